@@ -1,0 +1,3 @@
+"""Relevo brings machine-learning models to production and keeps them healthy."""
+
+__version__ = "0.1.0"

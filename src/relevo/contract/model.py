@@ -1,0 +1,171 @@
+"""The contract: what a team declares once about a model. Frozen, validated, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Literal
+
+Scalar = str | int | float | bool
+
+
+class Task(StrEnum):
+    """What the model predicts."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table that a loader gives.
+
+    ``loader`` and ``checks`` are ``module:name`` references into the team's package. ``known_time`` is the column
+    that says since when a row is known; without it a row is known at ``event_time``.
+    """
+
+    name: str
+    loader: str
+    key: tuple[str, ...]
+    event_time: str | None = None
+    known_time: str | None = None
+    checks: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the caller of the endpoint knows (``inputs``) and when (``at``, a column of ``source``)."""
+
+    source: str
+    inputs: tuple[str, ...]
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The outcome, and how long after the ask it is due (``available_after``) and waited for (``allowance``)."""
+
+    column: str
+    source: str
+    available_after: timedelta = timedelta(0)
+    allowance: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the model is fitted: on which window, with which holdout (a duration, or a fraction without times)."""
+
+    entry: str
+    window: timedelta | None = None  # None: expanding
+    holdout: timedelta | float = 0.2
+    params: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A condition on the evidence: a metric of the holdout with exactly one bound, or a CEL ``rule``."""
+
+    metric: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    better_than_champion_by: float | None = None
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Traffic shares in percent; each step lasts its minutes of event time *and* its predictions per arm."""
+
+    steps: tuple[int, ...] = (5, 25, 50)
+    minutes: int = 10
+    requests: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLevel:
+    """Bounds that a canary must keep: p99 latency in milliseconds, share of failed requests."""
+
+    p99_ms: float = 50.0
+    error_rate: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How a version goes live."""
+
+    approvals: int = 1
+    canary: Canary = Canary()
+    slo: ServiceLevel = ServiceLevel()
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Length of a monitoring window of event time, and the columns that slice it."""
+
+    window: timedelta = timedelta(days=7)
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Limits on corrective action, all in event time."""
+
+    cool_down: timedelta = timedelta(0)
+    at_most: tuple[int, timedelta] | None = None
+    freeze_without_labels: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One trigger of the rule: ``performance_drop`` (of the primary metric), ``age``, or ``drift``."""
+
+    kind: Literal["performance_drop", "age", "drift"]
+    threshold: float | timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Retrain:
+    """When to train again: any condition on ``k`` of the last ``n`` final windows, inside the guards."""
+
+    any_of: tuple[Condition, ...]
+    windows: tuple[int, int] = (1, 1)
+    guards: Guards = Guards()
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The whole declaration of one model."""
+
+    model: str
+    owner: str
+    task: Task
+    package: str
+    sources: tuple[Source, ...]
+    ask: Ask
+    label: Label
+    training: Training
+    features: str | None = None
+    gates: tuple[Gate, ...] = ()
+    release: Release = Release()
+    log: Literal["durable", "buffered"] = "durable"
+    monitor: Monitor = Monitor()
+    retrain: Retrain | None = None
+
+    def source(self, name: str) -> Source:
+        """The source of that name; ``KeyError`` when there is none."""
+        return {source.name: source for source in self.sources}[name]
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedContract:
+    """A contract as it was applied: its revision, its text, and the code snapshot that it runs."""
+
+    model: str
+    revision: int
+    contract: Contract
+    text: str
+    snapshot: str  # digest of the package and its lock
+    description: dict[str, object]  # what the package declared, as JSON
+    git_commit: str | None
+    applied_by: str

@@ -1,0 +1,45 @@
+"""Settings, from the environment (``RELEVO_*``), with embedded defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Where this installation keeps its state and where it listens.
+
+    With nothing set, everything lives in SQLite files and folders under ``home``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RELEVO_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path(".relevo"), description="Folder that holds all embedded state.")
+    host: str = Field(default="127.0.0.1", description="Address that control plane and gateway listen on.")
+    port: int = Field(default=8420, description="Port of the control plane: console, API, MLflow.")
+    gateway_port: int = Field(default=8421, description="Port of the gateway: endpoints, labels, metrics.")
+    gateway_workers: int = Field(default=1, ge=1, description="Gateway processes that share the port.")
+    state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default: SQLite in home.")
+    log_level: str = Field(default="INFO", description="Level of the process logs.")
+
+    @property
+    def root(self) -> Path:
+        """The home folder as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def state_database(self) -> str:
+        """SQLAlchemy URL of the state store."""
+        return self.state_url or f"sqlite:///{self.root / 'state.db'}"
+
+    def database(self, name: str) -> str:
+        """SQLAlchemy URL of a database that one part owns (``dbos``, ``mlflow``, ``labels``)."""
+        return self.state_url or f"sqlite:///{self.root / name}.db"
+
+    def folder(self, *parts: str) -> Path:
+        """A folder under home, made with mode 0700 when it is not there."""
+        path = self.root.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path

@@ -1,0 +1,61 @@
+"""Model versions and sealed bundles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from relevo.runtimes.model import Signature
+
+
+class Stage(StrEnum):
+    """Where a version stands in its life."""
+
+    CANDIDATE = "candidate"
+    STAGING = "staging"
+    PRODUCTION = "production"
+    ARCHIVED = "archived"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """A file of a bundle: its path inside it, its SHA-256 and its size."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle holds. Its canonical JSON is signed; its SHA-256 is the bundle's digest."""
+
+    model: str
+    version: int
+    run_id: str
+    runtime: str
+    signature: Signature
+    files: tuple[BundleFile, ...]
+    facts: dict[str, object]  # pins, environment, agreement: plain JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A sealed version. ``number`` is MLflow's."""
+
+    model: str
+    number: int
+    stage: Stage
+    bundle: str
+    run_id: str
+    workflow_id: str
+    created_at: datetime
+    as_of: datetime
+    facts: dict[str, object]  # metrics, dataset pins, snapshot, git commit, environment, training window
+
+    @property
+    def label(self) -> str:
+        """``model/number``."""
+        return f"{self.model}/{self.number}"

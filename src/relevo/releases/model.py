@@ -1,0 +1,74 @@
+"""Evidence, gates and approvals of a release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class ReleaseState(StrEnum):
+    """Where a release stands."""
+
+    TRAINING = "training"
+    WAITING_FOR_APPROVAL = "waiting_for_approval"
+    CANARY = "canary"
+    LIVE = "live"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """One gate's verdict in words: ``roc_auc needs >= 0.740, got 0.731``."""
+
+    gate: str
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a decision rests on. ``digest`` is the SHA-256 of its canonical JSON."""
+
+    digest: str
+    model: str
+    version: int
+    champion: int | None
+    gates: tuple[GateResult, ...]
+    metrics: dict[str, float]
+    champion_metrics: dict[str, float]
+    baseline_metrics: dict[str, float]
+    slices: dict[str, dict[str, float]]
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A second person's word on one version's evidence."""
+
+    model: str
+    version: int
+    principal: str
+    approved: bool
+    reason: str
+    evidence: str
+    given_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One attempt to bring a model to production, from training to live. ``id`` is its workflow's."""
+
+    id: str
+    model: str
+    version: int | None
+    state: ReleaseState
+    reason: str
+    requested_by: str
+    evidence: str | None
+    outcome: str | None
+    started_at: datetime
+    updated_at: datetime
+    event_at: datetime

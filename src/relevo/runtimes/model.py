@@ -1,0 +1,44 @@
+"""The signature of a model: its input columns and its output, as requests and bundles state them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from relevo.contract.model import Task
+
+
+class ColumnType(StrEnum):
+    """Type of an input column in a request."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    TEXT = "text"
+    BOOLEAN = "boolean"
+    TIME = "time"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An input of the model. ``view`` names the feature view that fills it when the caller does not send it."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = True
+    view: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs in the model's order, and what it gives.
+
+    ``keys`` are request columns that only find features (not model inputs). ``at`` is the request column of the asked
+    time, when there is one. ``classes`` holds the labels of a classifier; a binary one answers the probability of the
+    second, any other the probabilities ``(n_rows, n_classes)``. A regression has none and answers ``(n_rows,)``.
+    """
+
+    task: Task
+    inputs: tuple[Column, ...]
+    keys: tuple[Column, ...] = ()
+    at: str | None = None
+    classes: tuple[str, ...] = ()

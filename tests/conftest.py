@@ -1,0 +1,53 @@
+"""Fixtures that every test may use: a state store on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+import relevo
+from relevo.platform.state import State, metadata
+
+POSTGRESQL_URL = os.environ.get("RELEVO_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+def _import_every_table() -> None:
+    for module in pkgutil.walk_packages(relevo.__path__, "relevo."):
+        if module.name.endswith((".store", ".clock", ".workflows")):
+            importlib.import_module(module.name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
+    """An empty state store with every table; once on SQLite, once on PostgreSQL."""
+    _import_every_table()
+    if request.param == "sqlite":
+        store = State(f"sqlite:///{tmp_path / 'state.db'}")
+        with store.transaction() as tx:
+            metadata.create_all(tx)
+        yield store
+        store.close()
+        return
+    name = f"relevo_test_{uuid.uuid4().hex[:12]}"
+    server = sa.create_engine(
+        sa.make_url(POSTGRESQL_URL).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    store = State(sa.make_url(POSTGRESQL_URL).set(database=name).render_as_string(hide_password=False))
+    try:
+        with store.transaction() as tx:
+            metadata.create_all(tx)
+        yield store
+    finally:
+        store.close()
+        with server.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        server.dispose()
