@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from relevo.features.model import FeatureView
 from relevo.runtimes.model import Signature
 
 
@@ -37,6 +38,7 @@ class Manifest:
     run_id: str
     runtime: str
     signature: Signature
+    views: tuple[FeatureView, ...]  # fill the inputs that the caller does not send
     files: tuple[BundleFile, ...]
     facts: dict[str, object]  # pins, environment, agreement: plain JSON
 
