@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +15,22 @@ import sqlalchemy as sa
 import relevo
 from relevo.platform.state import State, metadata
 
-POSTGRESQL_URL = os.environ.get("RELEVO_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from postgresql import postgresql_url  # noqa: E402
 
 
 def _import_every_table() -> None:
     for module in pkgutil.walk_packages(relevo.__path__, "relevo."):
         if module.name.endswith((".store", ".clock", ".workflows")):
             importlib.import_module(module.name)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a real PostgreSQL server on which databases may be made."""
+    with postgresql_url() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -36,12 +45,11 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
         store.close()
         return
     name = f"relevo_test_{uuid.uuid4().hex[:12]}"
-    server = sa.create_engine(
-        sa.make_url(POSTGRESQL_URL).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-    )
+    url = sa.make_url(request.getfixturevalue("postgresql"))
+    server = sa.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    store = State(sa.make_url(POSTGRESQL_URL).set(database=name).render_as_string(hide_password=False))
+    store = State(url.set(database=name).render_as_string(hide_password=False))
     try:
         with store.transaction() as tx:
             metadata.create_all(tx)

@@ -1,0 +1,35 @@
+# One Makefile for people and for CI. It brings uv by itself; uv brings the rest, as locked.
+.DEFAULT_GOAL := help
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --frozen --all-extras
+
+.PHONY: help environment demo up test check format
+
+help:  ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.uv/bin/uv:
+	python3 -m pip install --quiet --disable-pip-version-check --target .uv uv
+
+environment: $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --frozen --all-extras --quiet
+
+demo: environment  ## A year of flights through the whole loop; leaves the console running
+	$(RUN) relevo demo
+
+up: environment  ## Start Relevo on the home folder .relevo
+	$(RUN) relevo up
+
+test: environment check  ## Everything that must hold
+	tests/prerequisites.sh
+	$(RUN) pytest
+
+check: environment  ## Format, lint, types, import directions
+	$(RUN) ruff format --check src tests examples
+	$(RUN) ruff check src tests examples
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+format: environment  ## Write the code as `make check` wants it
+	$(RUN) ruff format src tests examples
+	$(RUN) ruff check --fix src tests examples

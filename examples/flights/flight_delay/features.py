@@ -1,0 +1,43 @@
+"""What is known of an airport and of an aircraft at the moment a flight should leave."""
+
+from relevo.features import Entity, FeatureView, count, latest, mean, total
+
+airport = Entity("airport", key="origin")
+aircraft = Entity("aircraft", key="tailnum")
+
+recent_departures = FeatureView(
+    "recent_departures",
+    entity=airport,
+    source="departures",
+    features={
+        "departure_delay_1h": mean("dep_delay", over="1h"),
+        "departure_delay_4h": mean("dep_delay", over="4h"),
+        "departures_1h": count(over="1h"),
+    },
+)
+recent_arrivals = FeatureView(
+    "recent_arrivals",
+    entity=airport,
+    source="landings",
+    features={"arrival_delay_3h": mean("arr_delay", over="3h")},
+)
+waiting_line = FeatureView(
+    "waiting_line",
+    entity=airport,
+    source="queue",
+    features={"flights_waiting": total("change", over="12h")},
+)
+previous_leg = FeatureView(
+    "previous_leg",
+    entity=aircraft,
+    source="landings",
+    features={"previous_arrival_delay": latest("arr_delay")},
+    ttl="24h",
+)
+weather = FeatureView(
+    "weather",
+    entity=airport,
+    source="weather",
+    features={"wind_speed": latest("wind_speed"), "precipitation": latest("precip"), "visibility": latest("visib")},
+    ttl="6h",
+)
