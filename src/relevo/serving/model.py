@@ -1,10 +1,18 @@
-"""Endpoints and routes: which versions answer, in which shares."""
+"""Endpoints and routes: which versions answer, in which shares, and what the gateway counted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
+
+LogMode = Literal["durable", "buffered"]
+
+#: Upper bounds of the latency buckets, in milliseconds; one more bucket holds what is slower.
+LATENCY_EDGES_MS: tuple[float, ...] = (
+    0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 25, 30, 40, 50, 75, 100,
+    150, 200, 300, 500, 750, 1000, 2000, 5000, 10000,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +21,7 @@ class Endpoint:
 
     name: str
     number: int
-    log: Literal["durable", "buffered"]
+    log: LogMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +48,59 @@ class Route:
     def champion(self) -> int:
         """The version with the first arm: the one that a canary is measured against."""
         return self.arms[0].version
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A version that every gateway worker keeps loaded, and the digest of its sealed bundle."""
+
+    endpoint: str
+    version: int
+    bundle: str
+    placed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What one version of an endpoint has answered since the counters began.
+
+    ``requests`` are those whose input was right and that the split sent here; ``failed`` of them could not be answered
+    by this version. ``refused`` had a wrong input, and ``addressed`` named the version by header: neither counts as
+    traffic of the arm. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
+    """
+
+    requests: int = 0
+    rows: int = 0
+    failed: int = 0
+    refused: int = 0
+    addressed: int = 0
+    latency_ms_total: float = 0.0
+    latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounters:
+    """What callers sent to an endpoint's labels route, in labels."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What a gateway worker last said of itself.
+
+    ``loaded`` maps endpoint and version to ``ready``, ``loading`` or ``failed: why``; ``revisions`` maps an endpoint to
+    the route revision that this worker answers by. Counters are those of this boot alone.
+    """
+
+    worker: int
+    pid: int
+    boot: str
+    at: datetime
+    loaded: dict[str, dict[int, str]] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, dict[int, Counters]] = field(default_factory=dict)
+    labels: dict[str, LabelCounters] = field(default_factory=dict)

@@ -1,0 +1,70 @@
+"""The counters that a gateway worker adds to on the request path; one writer, no locks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from relevo.serving.model import LATENCY_EDGES_MS, Counters, LabelCounters
+from relevo.serving.policy import add_labels
+
+
+class Tally:
+    """Running counts of one version of an endpoint. Not thread-safe: the event loop alone writes."""
+
+    __slots__ = ("addressed", "failed", "latency", "latency_ms_total", "refused", "requests", "rows")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.rows = 0
+        self.failed = 0
+        self.refused = 0
+        self.addressed = 0
+        self.latency_ms_total = 0.0
+        self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
+
+    def answered(self, rows: int, latency_ms: float, *, failed: bool = False) -> None:
+        """Count a request of the arm's traffic."""
+        self.requests += 1
+        self.rows += rows
+        self.failed += failed
+        self.latency_ms_total += latency_ms
+        self.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
+
+    def frozen(self) -> Counters:
+        """The counts now."""
+        return Counters(
+            requests=self.requests,
+            rows=self.rows,
+            failed=self.failed,
+            refused=self.refused,
+            addressed=self.addressed,
+            latency_ms_total=self.latency_ms_total,
+            latency=tuple(self.latency),
+        )
+
+
+class Tallies:
+    """All counts of a worker's boot. They outlive the versions that were unloaded."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, Tally]] = {}
+        self._labels: dict[str, LabelCounters] = {}
+
+    def of(self, endpoint: str, version: int) -> Tally:
+        """The tally of that version; made on the first call."""
+        return self._versions.setdefault(endpoint, {}).setdefault(version, Tally())
+
+    def add_labels(self, endpoint: str, counts: LabelCounters) -> None:
+        """Count what a labels request brought."""
+        self._labels[endpoint] = add_labels(self._labels.get(endpoint, LabelCounters()), counts)
+
+    def versions(self) -> dict[str, dict[int, Counters]]:
+        """Every endpoint's counts by version."""
+        return {
+            endpoint: {version: tally.frozen() for version, tally in versions.items()}
+            for endpoint, versions in self._versions.items()
+        }
+
+    def labels(self) -> dict[str, LabelCounters]:
+        """Every endpoint's label counts."""
+        return dict(self._labels)

@@ -1,0 +1,91 @@
+"""Prometheus text: the counters of all gateway workers and boots, whichever worker is scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from relevo.serving.heartbeats import total, total_labels
+from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+_EDGES_S = [f"{edge / 1000:g}" for edge in LATENCY_EDGES_MS] + ["+Inf"]
+_ARM = ("endpoint", "version")
+
+
+def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> bytes:
+    """The metrics text.
+
+    Args:
+        reports: The last report of every boot, of the living and the dead: counters are summed over them.
+        alive: Those of workers that run: what is loaded now.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Once([*_traffic(reports), *_labels(reports), *_loaded(alive)]))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = list(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
+    counts: list[tuple[str, int, Counters]] = [
+        (endpoint, version, counters)
+        for endpoint in sorted({name for one in reports for name in one.counters})
+        for version, counters in sorted(total(reports, endpoint).items())
+    ]
+    requests = CounterMetricFamily(
+        "relevo_requests", "Requests of a version's share of the traffic.", labels=(*_ARM, "outcome")
+    )
+    rows = CounterMetricFamily("relevo_rows", "Rows of those requests.", labels=_ARM)
+    refused = CounterMetricFamily("relevo_refused_requests", "Requests with a wrong input.", labels=_ARM)
+    addressed = CounterMetricFamily(
+        "relevo_addressed_requests", "Requests that named the version by header.", labels=_ARM
+    )
+    latency = HistogramMetricFamily(
+        "relevo_request_duration_seconds", "From the whole body read to the answer ready.", labels=_ARM
+    )
+    for endpoint, version, counters in counts:
+        arm = (endpoint, str(version))
+        requests.add_metric((*arm, "ok"), counters.requests - counters.failed)
+        requests.add_metric((*arm, "failed"), counters.failed)
+        rows.add_metric(arm, counters.rows)
+        refused.add_metric(arm, counters.refused)
+        addressed.add_metric(arm, counters.addressed)
+        buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
+        latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
+    yield from (requests, rows, refused, addressed, latency)
+
+
+def _labels(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
+    labels = CounterMetricFamily("relevo_labels", "Labels received.", labels=("endpoint", "result"))
+    for endpoint in sorted({name for one in reports for name in one.labels}):
+        counts = total_labels(reports, endpoint)
+        labels.add_metric((endpoint, "accepted"), counts.accepted)
+        labels.add_metric((endpoint, "duplicate"), counts.duplicates)
+        labels.add_metric((endpoint, "conflict"), counts.conflicts)
+        labels.add_metric((endpoint, "unknown"), counts.unknown)
+    yield labels
+
+
+def _loaded(alive: Sequence[Heartbeat]) -> Iterator[Metric]:
+    workers = GaugeMetricFamily("relevo_gateway_workers", "Gateway workers that run.")
+    workers.add_metric((), len(alive))
+    loaded = GaugeMetricFamily(
+        "relevo_version_loaded", "1 when the worker has loaded and probed the version.", labels=(*_ARM, "worker")
+    )
+    for one in alive:
+        for endpoint, versions in sorted(one.loaded.items()):
+            for version, state in sorted(versions.items()):
+                loaded.add_metric((endpoint, str(version), str(one.worker)), float(state == "ready"))
+    yield from (workers, loaded)

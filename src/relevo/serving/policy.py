@@ -1,0 +1,123 @@
+"""Pure decisions on routes and counters: valid splits, shares, differences, percentiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from relevo.errors import Invalid
+from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, LabelCounters
+
+#: The fractional part of the golden ratio: its multiples fill [0, 1) as evenly as any sequence can.
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def checked_arms(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """The arms of a route, when they are a split.
+
+    Raises:
+        Invalid: There is none, a version comes twice, a share is not above 0, or the shares do not sum to 100.
+    """
+    split = tuple(arms)
+    if not split:
+        raise Invalid("A route needs at least one arm.", field="arms")
+    versions = [arm.version for arm in split]
+    if len(set(versions)) != len(versions):
+        raise Invalid(f"A version may have one arm only, got versions {versions}.", field="arms")
+    for arm in split:
+        if not arm.percent > 0:
+            raise Invalid(f"An arm needs a share above 0 %, got {arm.percent} for version {arm.version}.", field="arms")
+    total = sum(arm.percent for arm in split)
+    if abs(total - 100) > 1e-6:
+        raise Invalid(f"The shares of a route sum to 100 %, got {total:g}.", field="arms")
+    return split
+
+
+def bounds(arms: Sequence[Arm]) -> tuple[float, ...]:
+    """Upper bounds of the arms' parts of [0, 1), in the arms' order; the last is 1.
+
+    Shares that do not sum to 100 (arms were left out) are rescaled.
+
+    >>> bounds([Arm(1, 75), Arm(2, 25)])
+    (0.75, 1.0)
+    """
+    total = sum(arm.percent for arm in arms)
+    return (*(part / total for part in accumulate(arm.percent for arm in arms[:-1])), 1.0)
+
+
+def since(after: Counters, before: Counters | None) -> Counters:
+    """What was counted between two readings."""
+    if before is None:
+        return after
+    return Counters(
+        requests=after.requests - before.requests,
+        rows=after.rows - before.rows,
+        failed=after.failed - before.failed,
+        refused=after.refused - before.refused,
+        addressed=after.addressed - before.addressed,
+        latency_ms_total=after.latency_ms_total - before.latency_ms_total,
+        latency=tuple(a - b for a, b in zip(after.latency, before.latency, strict=True)),
+    )
+
+
+def add(first: Counters, second: Counters) -> Counters:
+    """The counts of both."""
+    return Counters(
+        requests=first.requests + second.requests,
+        rows=first.rows + second.rows,
+        failed=first.failed + second.failed,
+        refused=first.refused + second.refused,
+        addressed=first.addressed + second.addressed,
+        latency_ms_total=first.latency_ms_total + second.latency_ms_total,
+        latency=tuple(a + b for a, b in zip(first.latency, second.latency, strict=True)),
+    )
+
+
+def add_labels(first: LabelCounters, second: LabelCounters) -> LabelCounters:
+    """The counts of both."""
+    return LabelCounters(
+        accepted=first.accepted + second.accepted,
+        duplicates=first.duplicates + second.duplicates,
+        conflicts=first.conflicts + second.conflicts,
+        unknown=first.unknown + second.unknown,
+    )
+
+
+def error_rate(counters: Counters) -> float | None:
+    """Share of the requests that failed; None without a request.
+
+    >>> error_rate(Counters(requests=200, failed=1))
+    0.005
+    """
+    return counters.failed / counters.requests if counters.requests else None
+
+
+def latency_ms(counters: Counters, quantile: float) -> float | None:
+    """The latency that the share ``quantile`` of the requests kept, in milliseconds; None without a request.
+
+    Interpolated linearly inside its bucket. What is slower than the last edge gives infinity: it keeps no bound.
+
+    >>> counts = [0] * (len(LATENCY_EDGES_MS) + 1)
+    >>> counts[5] = 100  # between 0.75 and 1 ms
+    >>> round(latency_ms(Counters(requests=100, latency=tuple(counts)), 0.5), 3)
+    0.875
+    """
+    total = sum(counters.latency)
+    if total == 0:
+        return None
+    rank = quantile * total
+    below = 0
+    for index, count in enumerate(counters.latency):
+        if count and below + count >= rank:
+            if index == len(LATENCY_EDGES_MS):
+                return math.inf
+            low = LATENCY_EDGES_MS[index - 1] if index else 0.0
+            return low + (LATENCY_EDGES_MS[index] - low) * max(rank - below, 0.0) / count
+        below += count
+    return math.inf
+
+
+def p99_ms(counters: Counters) -> float | None:
+    """The 99th percentile of the latency in milliseconds; None without a request."""
+    return latency_ms(counters, 0.99)

@@ -1,0 +1,213 @@
+"""What the control plane does with endpoints: place versions, set routes, read what the gateway reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from relevo.errors import Conflict, Invalid, NotFound, Unavailable, nearest
+from relevo.identity.model import Principal
+from relevo.platform.settings import Settings
+from relevo.platform.state import State, Transaction
+from relevo.serving import heartbeats, policy, store
+from relevo.serving.model import Arm, Counters, Endpoint, Heartbeat, LabelCounters, LogMode, Placement, Route
+
+
+class Serving:
+    """Endpoints, routes and placements. Thread-safe.
+
+    Args:
+        state: The state store.
+        settings: Says where the gateway's workers report.
+    """
+
+    def __init__(self, state: State, settings: Settings) -> None:
+        self._state = state
+        self._reports = settings.folder("gateway")
+
+    def ensure_endpoint(self, tx: Transaction, name: str, log: LogMode) -> Endpoint:
+        """The endpoint of that name, made when it is not there, logging as ``log`` says. Idempotent."""
+        found = store.find_endpoint(tx, name)
+        if found is None:
+            return store.add_endpoint(tx, name, log, datetime.now(UTC))
+        if found.log != log:
+            store.set_log(tx, name, log)
+        return Endpoint(found.name, found.number, log)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """The endpoint of that name.
+
+        Raises:
+            NotFound: There is none; the message names the nearest.
+        """
+        with self._state.read() as tx:
+            return _endpoint(tx, name)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Every endpoint, by name."""
+        with self._state.read() as tx:
+            return store.all_endpoints(tx)
+
+    def place(self, tx: Transaction, endpoint: str, version: int, bundle: str) -> Placement:
+        """Ask every gateway worker to load the version and keep it. Idempotent.
+
+        Args:
+            tx: An open transaction.
+            endpoint: The endpoint's name.
+            version: The version's number.
+            bundle: Digest of its sealed bundle.
+
+        Raises:
+            Conflict: The version is placed with another bundle; a sealed version never changes.
+        """
+        _endpoint(tx, endpoint)
+        for placed in store.all_placements(tx, endpoint):
+            if placed.version == version:
+                if placed.bundle != bundle:
+                    raise Conflict(
+                        f"Version {endpoint}/{version} is placed with bundle {placed.bundle[:12]}, got {bundle[:12]}."
+                    )
+                return placed
+        placement = Placement(endpoint, version, bundle, datetime.now(UTC))
+        store.add_placement(tx, placement)
+        return placement
+
+    def unplace(self, tx: Transaction, endpoint: str, version: int) -> None:
+        """Let the gateway unload the version. Idempotent.
+
+        Raises:
+            Conflict: The version takes traffic by the current route.
+        """
+        store.lock_endpoint(tx, endpoint)
+        route = store.last_route(tx, endpoint)
+        if route is not None and version in {arm.version for arm in route.arms}:
+            raise Conflict(f"Version {endpoint}/{version} takes traffic by route revision {route.revision}.")
+        store.remove_placement(tx, endpoint, version)
+
+    def placements(self, endpoint: str | None = None) -> list[Placement]:
+        """What the gateway is asked to keep loaded, for one endpoint or all."""
+        with self._state.read() as tx:
+            return store.all_placements(tx, endpoint)
+
+    def set_route(
+        self,
+        tx: Transaction,
+        endpoint: str,
+        arms: Sequence[Arm],
+        *,
+        reason: str,
+        set_by: Principal | str,
+        effective_event_at: datetime,
+        once: tuple[str, str] | None = None,
+    ) -> Route:
+        """Record a new revision of the traffic split; the gateway follows within about 100 ms.
+
+        The first arm is the champion. The first route of an endpoint has one arm.
+
+        Args:
+            tx: An open transaction.
+            endpoint: The endpoint's name.
+            arms: Versions and their shares in percent, which sum to 100.
+            reason: Why.
+            set_by: Who.
+            effective_event_at: Since when in event time.
+            once: Workflow and step: the same again returns the revision that was recorded then.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Invalid: The arms are not a split, or the first route has several.
+            Conflict: A version is not placed.
+        """
+        if once is not None and (recorded := store.find_route_by_step(tx, once)) is not None:
+            return recorded
+        _endpoint(tx, endpoint)
+        store.lock_endpoint(tx, endpoint)
+        split = policy.checked_arms(arms)
+        placed = {placement.version for placement in store.all_placements(tx, endpoint)}
+        for arm in split:
+            if arm.version not in placed:
+                raise Conflict(f"Version {endpoint}/{arm.version} is not placed, so the gateway would not load it.")
+        before = store.last_route(tx, endpoint)
+        if before is None and len(split) > 1:
+            raise Invalid(f"The first route of {endpoint} sends 100 % to one version, got {len(split)} arms.")
+        route = Route(
+            endpoint=endpoint,
+            revision=1 if before is None else before.revision + 1,
+            arms=split,
+            recorded_at=datetime.now(UTC),
+            effective_event_at=effective_event_at,
+            reason=reason,
+            set_by=set_by if isinstance(set_by, str) else set_by.name,
+        )
+        store.add_route(tx, route, once)
+        return route
+
+    def current_route(self, endpoint: str, tx: Transaction | None = None) -> Route | None:
+        """The route in force, or None before the first."""
+        if tx is not None:
+            return store.last_route(tx, endpoint)
+        with self._state.read() as reading:
+            return store.last_route(reading, endpoint)
+
+    def route_at(self, endpoint: str, event_at: datetime) -> Route | None:
+        """The route that was in force at that event time, or None before the first."""
+        with self._state.read() as tx:
+            return store.route_at(tx, endpoint, event_at)
+
+    def routes(self, endpoint: str) -> list[Route]:
+        """Every revision, the oldest first."""
+        with self._state.read() as tx:
+            return store.all_routes(tx, endpoint)
+
+    def live_workers(self) -> list[Heartbeat]:
+        """The last reports of the gateway workers that run."""
+        return heartbeats.alive(heartbeats.read(self._reports), datetime.now(UTC))
+
+    def await_loaded(self, endpoint: str, version: int, timeout: float) -> None:
+        """Wait until every live gateway worker has loaded and probed the version.
+
+        Blocks the thread; a workflow calls it in a step.
+
+        Args:
+            endpoint: The endpoint's name.
+            version: The version's number; it has been placed and committed.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            Unavailable: A worker cannot load it, none is alive, or the time is over; the message says which.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            states = {one.worker: one.loaded.get(endpoint, {}).get(version, "loading") for one in self.live_workers()}
+            if states and all(state == "ready" for state in states.values()):
+                return
+            for worker, state in states.items():
+                if state.startswith("failed"):
+                    raise Unavailable(f"Gateway worker {worker} cannot load {endpoint}/{version}: {state}.")
+            if time.monotonic() >= deadline:
+                raise Unavailable(_waited(endpoint, version, timeout, states))
+            time.sleep(0.05)
+
+    def counters(self, endpoint: str) -> dict[int, Counters]:
+        """Cumulative counters by version, over all workers and all their boots. ``policy.since`` takes differences."""
+        return heartbeats.total(heartbeats.read(self._reports), endpoint)
+
+    def label_counters(self, endpoint: str) -> LabelCounters:
+        """Cumulative counters of the labels route, over all workers and all their boots."""
+        return heartbeats.total_labels(heartbeats.read(self._reports), endpoint)
+
+
+def _endpoint(tx: Transaction, name: str) -> Endpoint:
+    found = store.find_endpoint(tx, name)
+    if found is None:
+        near = nearest(name, [endpoint.name for endpoint in store.all_endpoints(tx)])
+        raise NotFound(f"There is no endpoint {name!r}.", hint=f"Did you mean {near!r}?" if near else None)
+    return found
+
+
+def _waited(endpoint: str, version: int, timeout: float, states: dict[int, str]) -> str:
+    if not states:
+        return f"No gateway worker reports, so {endpoint}/{version} is loaded nowhere; waited {timeout:g} s."
+    waiting = ", ".join(str(worker) for worker, state in sorted(states.items()) if state != "ready")
+    return f"Waited {timeout:g} s for {endpoint}/{version}; gateway worker {waiting} has not loaded it yet."
