@@ -6,7 +6,7 @@ bins, and counts of parts add up to the counts of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,10 +22,11 @@ OTHER = "(other)"
 class NumericProfile:
     """Counts of a numeric column on the bins between quantiles of the baseline itself.
 
-    ``edges`` are at most 64 distinct quantiles, the first the least value, the last the greatest. Bin ``i`` is open on
-    the left and closed on the right, so a value that many rows share has a bin of its own: bin 0 is ``<= edges[0]``, the
-    last bin ``> edges[-1]``; there is one bin more than edges. ``sums`` are the sums of the values in each bin.
-    ``nulls`` counts nulls, NaN and infinities. ``mean`` and ``std`` are None without any value.
+    ``edges`` are at most 64 distinct quantiles, the first the least value, the last the greatest. Bin ``i`` is open
+    on the left and closed on the right, so a value that many rows share has a bin of its own: bin 0 is
+    ``<= edges[0]``, the last bin ``> edges[-1]``; there is one bin more than edges. ``sums`` are
+    the sums of the values in each bin. ``nulls`` counts nulls, NaN and infinities.
+    ``mean`` and ``std`` are None without any value.
     """
 
     edges: tuple[float, ...]
@@ -143,10 +144,7 @@ def parse_profile(json: Mapping[str, Any]) -> Profile:
     Raises:
         ValueError: When ``kind`` is not that of a profile, or a field is missing.
     """
-    kinds: dict[str, type[NumericProfile] | type[CategoryProfile]] = {
-        "numeric": NumericProfile,
-        "category": CategoryProfile,
-    }
+    kinds: dict[str, Callable[..., Profile]] = {"numeric": NumericProfile, "category": CategoryProfile}
     kind = kinds.get(str(json.get("kind")))
     if kind is None:
         raise ValueError(f"a profile is of kind numeric or category, got {json.get('kind')!r}")
