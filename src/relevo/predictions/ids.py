@@ -1,0 +1,140 @@
+"""Prediction ids: one a row, verified without a lookup, so that a forged or foreign id is refused at once.
+
+An id is 27 bytes as 36 characters of URL-safe base64: endpoint number (2), hour of event time since 1970 (3), boot of
+the worker that issued it (8), its sequence there (5), and a BLAKE2s tag over all of these (9).
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from relevo.errors import Corrupted, Invalid
+
+KEY_FILE = "prediction-id.key"
+ID_LENGTH = 36
+_KEY_BYTES = 32
+_TAG_BYTES = 9
+_HOUR_US = 3_600_000_000
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedId:
+    """What a verified id says: the endpoint, the hour that was asked for, the worker boot, the sequence there."""
+
+    endpoint_number: int
+    event_hour_at: datetime
+    boot: int
+    sequence: int
+
+
+def new_boot() -> int:
+    """A number for one start of a worker, below 2**63: seconds of wall time, then random bits. Later is larger."""
+    return int(time.time()) << 31 | secrets.randbits(31)
+
+
+def load_key(folder: Path) -> bytes:
+    """The key of this installation's ids, made with mode 0600 when it is missing; safe when several start at once.
+
+    Raises:
+        Corrupted: The file does not hold 32 bytes.
+    """
+    path = folder / KEY_FILE
+    if not path.exists():
+        _create_key(path)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise Corrupted(f"{path} should hold {_KEY_BYTES} bytes and holds {len(key)}; restore it from a backup.")
+    return key
+
+
+def _create_key(path: Path) -> None:
+    """Write a new key beside ``path`` and link it there: the first of several wins, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
+        os.fsync(descriptor)
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass  # another process was first; its key is read
+    finally:
+        os.close(descriptor)
+        draft.unlink()
+
+
+class Issuer:
+    """Issues the ids of one endpoint in one worker boot. Not thread-safe: it belongs to the event loop.
+
+    Two issuers of the same endpoint and boot would repeat ids, so a worker keeps one for each endpoint.
+
+    Args:
+        key: 32 bytes, from `load_key`.
+        endpoint_number: 0 to 65,535.
+        boot: From `new_boot`.
+    """
+
+    def __init__(self, key: bytes, endpoint_number: int, boot: int) -> None:
+        self._tagger = _tagger(key)
+        self._endpoint = endpoint_number.to_bytes(2, "big")
+        self._boot = boot.to_bytes(8, "big")
+        self._sequence = 0
+        self._hour = -1
+        self._head = b""
+
+    def issue(self, event_at_us: int, n: int) -> list[str]:
+        """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970)."""
+        hour = event_at_us // _HOUR_US
+        if hour != self._hour:
+            self._head = self._endpoint + hour.to_bytes(3, "big", signed=True) + self._boot
+            self._hour = hour
+        head, tagger, encode = self._head, self._tagger, binascii.b2a_base64
+        first = self._sequence
+        self._sequence = first + n
+        ids = []
+        for sequence in range(first, first + n):
+            body = head + sequence.to_bytes(5, "big")
+            tag = tagger.copy()
+            tag.update(body)
+            ids.append(encode(body + tag.digest(), newline=False).translate(_TO_URL).decode("ascii"))
+        return ids
+
+
+def verify(key: bytes, prediction_id: str) -> IssuedId:
+    """What ``prediction_id`` says, once its tag is found to be made with ``key``.
+
+    Raises:
+        Invalid: It was not issued by this installation.
+    """
+    raw = _decoded(prediction_id)
+    tag = _tagger(key)
+    tag.update(raw[:-_TAG_BYTES])
+    if not secrets.compare_digest(tag.digest(), raw[-_TAG_BYTES:]):
+        raise Invalid("The prediction id was not issued here: its tag does not match.", field="prediction_id")
+    return IssuedId(
+        endpoint_number=int.from_bytes(raw[:2], "big"),
+        event_hour_at=datetime.fromtimestamp(int.from_bytes(raw[2:5], "big", signed=True) * 3600, UTC),
+        boot=int.from_bytes(raw[5:13], "big"),
+        sequence=int.from_bytes(raw[13:18], "big"),
+    )
+
+
+def _decoded(prediction_id: str) -> bytes:
+    if len(prediction_id) != ID_LENGTH or "+" in prediction_id or "/" in prediction_id:
+        raise Invalid(f"A prediction id has {ID_LENGTH} URL-safe characters.", field="prediction_id")
+    try:
+        return binascii.a2b_base64(prediction_id.encode("ascii").translate(_FROM_URL), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise Invalid(f"A prediction id has {ID_LENGTH} URL-safe characters.", field="prediction_id") from error
+
+
+def _tagger(key: bytes) -> hashlib.blake2s:
+    return hashlib.blake2s(key=key, digest_size=_TAG_BYTES, person=b"relevoid")

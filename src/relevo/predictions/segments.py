@@ -1,0 +1,368 @@
+"""The durable log of one gateway worker: frames in, group commits, closed segments out.
+
+A segment is ``<folder>/<worker>/<boot>-<sequence>.open`` while it is written and ``.seg`` once it is closed. The worker
+holds a lock on its ``lock`` file; a released lock means that its open segments are closed. The file names the boot of
+the holder, and the newest rotation that it has followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from relevo.errors import Conflict, Unavailable
+
+ROTATE_MARKER = "rotate"
+LOCK_FILE = "lock"
+MAX_AGE_SECONDS = 1.0
+MAX_SEGMENT_BYTES = 8 << 20
+MAX_BUFFER_BYTES = 64 << 20
+TICK_SECONDS = 0.05
+_LOCK_WAIT_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """A segment of one worker boot. Segments of a boot are ordered by their sequence, which starts at 1."""
+
+    worker: str
+    boot: int
+    sequence: int
+
+    @property
+    def stem(self) -> str:
+        """The file name without ``.open`` or ``.seg``."""
+        return f"{self.boot:016x}-{self.sequence:08d}"
+
+
+def parse_name(path: Path) -> SegmentName | None:
+    """The segment that ``path`` is, or None when it is another file."""
+    boot, _, sequence = path.stem.partition("-")
+    if path.suffix not in (".open", ".seg") or len(boot) != 16 or not sequence.isdigit():
+        return None
+    try:
+        return SegmentName(path.parent.name, int(boot, 16), int(sequence))
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a worker's lock: its boot, and the rotation (time of the marker, ns) that it has followed."""
+
+    boot: int
+    rotated_ns: int
+
+
+def holder(folder: Path) -> Holder | None:
+    """The live writer of the worker folder ``folder``, or None when nobody holds its lock."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        boot, _, rotated = os.pread(descriptor, 64, 0).decode("ascii").strip().partition(" ")
+        return Holder(int(boot or "0", 16), int(rotated or "0"))
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def rotation_ns(log: Path) -> int:
+    """When the last rotation was asked for: the marker's time in ns, 0 when there is no marker."""
+    try:
+        return (log / ROTATE_MARKER).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def ask_rotation(log: Path) -> int:
+    """Ask every worker to close what it has; gives the marker's new time, larger than any before it."""
+    descriptor = os.open(log / ROTATE_MARKER, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        marked = max(time.time_ns(), os.fstat(descriptor).st_mtime_ns + 1)
+        os.utime(descriptor, ns=(marked, marked))
+        return marked
+    finally:
+        os.close(descriptor)
+
+
+class SegmentWriter:
+    """Writes the frames of one worker. Belongs to one event loop; the file work is done in its own thread.
+
+    Use one writer for durable endpoints and another (another worker name) for buffered ones.
+
+    Args:
+        folder: The log folder that all workers share.
+        worker: Name of the worker; its folder is made.
+        boot: From `relevo.predictions.ids.new_boot`.
+        durable: Whether `durable` waits for the disk. Otherwise frames are written and synced every 50 ms.
+
+    Raises:
+        Conflict: Another process writes as this worker.
+    """
+
+    def __init__(self, folder: Path, worker: str, boot: int, durable: bool) -> None:
+        self._log = folder
+        self._durable = durable
+        self._lock = _WorkerLock(folder / worker, boot)
+        self._rotated_ns = rotation_ns(folder)
+        self._lock.report(self._rotated_ns)
+        self._files = _SegmentFiles(folder / worker, boot)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="segments")
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
+        self._waiting: asyncio.Future[None] | None = None
+        self._running: asyncio.Future[None] | None = None
+        self._maintenance: asyncio.Task[None] | None = None
+        self._closed = False
+        self.failures = 0
+        self.lost_frames = 0
+
+    def append(self, frame: bytes) -> None:
+        """Put ``frame`` in the buffer; call `durable` next, with no other wait between them.
+
+        Raises:
+            Unavailable: The disk does not keep up or does not take anything: the buffer has reached 64 MiB.
+        """
+        if self._closed:
+            raise Unavailable("The prediction log is closed: this worker is stopping.")
+        if self._buffered_bytes + len(frame) > MAX_BUFFER_BYTES:
+            raise Unavailable("The prediction log cannot be written fast enough: 64 MiB wait for the disk.")
+        self._buffer.append(frame)
+        self._buffered_bytes += len(frame)
+        if self._maintenance is None:
+            self.start()
+
+    async def durable(self) -> None:
+        """Return when everything appended before is on the disk; at once when the writer is buffered.
+
+        All who wait while a sync is running share the next one.
+
+        Raises:
+            Unavailable: It could not be written; the frames that waited are dropped, and their requests must fail.
+        """
+        if not self._durable:
+            return
+        if not self._buffer and self._running is None:
+            return
+        if not self._buffer and self._running is not None:
+            await asyncio.shield(self._running)
+            return
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            if self._running is None:
+                asyncio.get_running_loop().call_soon(self._start_batch)
+        await asyncio.shield(self._waiting)
+
+    def start(self) -> None:
+        """Start the maintenance task on the running loop: it answers rotations even when nothing is logged."""
+        if self._maintenance is None:
+            self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
+
+    async def close(self) -> None:
+        """Write and sync what is buffered, close the segment and release the lock. Calling it again does nothing.
+
+        Raises:
+            Unavailable: What was buffered could not be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+        try:
+            await self._drain()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._files.retire)
+        finally:
+            self._thread.shutdown(wait=True)
+            self._lock.release()
+
+    async def _drain(self) -> None:
+        while self._buffer or self._running is not None:
+            if self._running is None:
+                self._start_batch()
+            if self._running is not None:
+                await asyncio.shield(self._running)
+
+    def _start_batch(self) -> None:
+        """Hand the buffer to the thread, unless it is busy: then the next batch starts when it is done."""
+        if self._running is not None or not self._buffer:
+            return
+        frames, self._buffer, self._buffered_bytes = self._buffer, [], 0
+        loop = asyncio.get_running_loop()
+        done = self._waiting or loop.create_future()
+        self._waiting, self._running = None, done
+        done.add_done_callback(_retrieve)
+        work = loop.run_in_executor(self._thread, self._files.write, frames)
+        work.add_done_callback(lambda finished: self._finish_batch(finished, frames, done))
+
+    def _finish_batch(self, work: asyncio.Future[None], frames: list[bytes], done: asyncio.Future[None]) -> None:
+        self._running = None
+        error = work.exception()
+        if error is None:
+            done.set_result(None)
+        else:
+            self._fail_batch(error, frames, done)
+            if not self._durable:
+                return  # the next tick tries again
+        if self._waiting is not None:
+            self._start_batch()
+
+    def _fail_batch(self, error: BaseException, frames: list[bytes], done: asyncio.Future[None]) -> None:
+        self.failures += 1
+        if self._durable:
+            self.lost_frames += len(frames)
+        else:
+            self._buffer[:0] = frames
+            self._buffered_bytes += sum(map(len, frames))
+        logger.error("prediction log in %s cannot be written: %s", self._log, error)
+        done.set_exception(Unavailable(f"The prediction log could not be written: {error}."))
+
+    async def _maintain(self) -> None:
+        """Every 50 ms: write what nobody waits for, rotate by age or on request, and report the rotation."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                marked = rotation_ns(self._log)
+                if self._buffer and self._waiting is None:
+                    self._start_batch()
+                if marked > self._rotated_ns:
+                    await self._drain()
+                    await loop.run_in_executor(self._thread, self._files.retire)
+                    self._lock.report(marked)
+                    self._rotated_ns = marked
+                elif self._files.is_old():
+                    await loop.run_in_executor(self._thread, self._files.retire)
+            except (OSError, Unavailable) as error:
+                logger.error("prediction log in %s: %s", self._log, error)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Mark the exception as seen: a batch that nobody waited for is logged and counted instead."""
+    if not future.cancelled():
+        future.exception()
+
+
+class _WorkerLock:
+    """The lock file of a worker, held for the life of the process."""
+
+    def __init__(self, folder: Path, boot: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._boot = boot
+        self._descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+        while True:  # a reader that looks whether the lock is free holds it for microseconds
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self._descriptor)
+                    raise Conflict(f"Another process writes the prediction log in {folder}; stop it first.") from None
+                time.sleep(0.01)
+        self.report(0)
+
+    def report(self, rotated_ns: int) -> None:
+        """State the boot, and that the rotation at ``rotated_ns`` was followed. One write of fixed length."""
+        os.pwrite(self._descriptor, b"%016x %020d\n" % (self._boot, rotated_ns), 0)
+
+    def release(self) -> None:
+        """Release the lock: what is open now counts as closed."""
+        os.close(self._descriptor)
+
+
+class _SegmentFiles:
+    """The open segment file; only the writer's thread calls the methods that write."""
+
+    def __init__(self, folder: Path, boot: int) -> None:
+        self._folder = folder
+        self._boot = boot
+        self._sequence = 0
+        self._descriptor: int | None = None
+        self._path = folder
+        self._synced_bytes = 0
+        self._opened_at = 0.0
+
+    def is_old(self) -> bool:
+        """Whether a segment is open for a second or longer."""
+        return self._descriptor is not None and time.monotonic() - self._opened_at >= MAX_AGE_SECONDS
+
+    def write(self, frames: list[bytes]) -> None:
+        """Append and sync; on an error cut back to what was synced before, and close the segment.
+
+        After a failed sync nothing says what reached the disk, so that file is not written again.
+        """
+        try:
+            descriptor = self._open()
+            data = b"".join(frames)
+            _write_all(descriptor, data)
+            os.fdatasync(descriptor)
+        except OSError:
+            self._abandon()
+            raise
+        self._synced_bytes += len(data)
+        if self._synced_bytes >= MAX_SEGMENT_BYTES or self.is_old():
+            self.retire()
+
+    def retire(self) -> None:
+        """Close the open segment, when there is one, and give it the name of a closed one."""
+        if self._descriptor is None:
+            return
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._path.rename(self._path.with_suffix(".seg"))
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._sequence += 1
+            name = SegmentName(self._folder.name, self._boot, self._sequence)
+            self._path = self._folder / f"{name.stem}.open"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+            self._descriptor = os.open(self._path, flags, 0o600)
+            self._synced_bytes, self._opened_at = 0, time.monotonic()
+            _sync_folder(self._folder)
+        return self._descriptor
+
+    def _abandon(self) -> None:
+        """Leave the file with what was synced; a cut that fails too is found by the reader's checksum."""
+        if self._descriptor is None:
+            return
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: os.ftruncate(self._descriptor or 0, self._synced_bytes),
+            self.retire,
+        )
+        for step in steps:
+            try:
+                step()
+            except OSError as error:
+                logger.error("segment %s: %s", self._path, error)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
