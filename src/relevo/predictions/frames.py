@@ -1,7 +1,7 @@
 """Frames: how one request lies in a log segment, so that damage costs only what it touches.
 
-A frame is a magic number to find the next one after damage, the length of its payload, a CRC32 that covers both, and the
-payload: one `Record` in MessagePack.
+A frame is a magic number to find the next one after damage, the length of its payload, a CRC32 that covers both, and
+the payload: one `Record` in MessagePack.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _next_frame(data: bytes, offset: int) -> int:
     bytes of a frame must not become a record.
     """
     if offset + _HEADER.size <= len(data):
-        _, size, _ = _HEADER.unpack_from(data, offset)
+        size: int = _HEADER.unpack_from(data, offset)[1]
         stop = offset + _HEADER.size + size
         if stop == len(data) or (stop < len(data) and _frame_at(data, stop) is not None):
             return stop

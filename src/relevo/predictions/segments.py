@@ -12,7 +12,6 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ def ask_rotation(log: Path) -> int:
 
 
 class SegmentWriter:
-    """Writes the frames of one worker. Belongs to one event loop; the file work is done in its own thread.
+    """Writes the frames of one worker. Made inside the event loop that it belongs to; file work is done in a thread.
 
     Use one writer for durable endpoints and another (another worker name) for buffered ones.
 
@@ -110,6 +109,10 @@ class SegmentWriter:
         worker: Name of the worker; its folder is made.
         boot: From `relevo.predictions.ids.new_boot`.
         durable: Whether `durable` waits for the disk. Otherwise frames are written and synced every 50 ms.
+
+    Attributes:
+        failures: Batches that could not be written.
+        lost_frames: Frames dropped with them; their requests were refused. A buffered writer keeps and retries them.
 
     Raises:
         Conflict: Another process writes as this worker.
@@ -127,10 +130,10 @@ class SegmentWriter:
         self._buffered_bytes = 0
         self._waiting: asyncio.Future[None] | None = None
         self._running: asyncio.Future[None] | None = None
-        self._maintenance: asyncio.Task[None] | None = None
         self._closed = False
         self.failures = 0
         self.lost_frames = 0
+        self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
 
     def append(self, frame: bytes) -> None:
         """Put ``frame`` in the buffer; call `durable` next, with no other wait between them.
@@ -144,8 +147,6 @@ class SegmentWriter:
             raise Unavailable("The prediction log cannot be written fast enough: 64 MiB wait for the disk.")
         self._buffer.append(frame)
         self._buffered_bytes += len(frame)
-        if self._maintenance is None:
-            self.start()
 
     async def durable(self) -> None:
         """Return when everything appended before is on the disk; at once when the writer is buffered.
@@ -168,11 +169,6 @@ class SegmentWriter:
                 asyncio.get_running_loop().call_soon(self._start_batch)
         await asyncio.shield(self._waiting)
 
-    def start(self) -> None:
-        """Start the maintenance task on the running loop: it answers rotations even when nothing is logged."""
-        if self._maintenance is None:
-            self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
-
     async def close(self) -> None:
         """Write and sync what is buffered, close the segment and release the lock. Calling it again does nothing.
 
@@ -182,8 +178,7 @@ class SegmentWriter:
         if self._closed:
             return
         self._closed = True
-        if self._maintenance is not None:
-            self._maintenance.cancel()
+        self._maintenance.cancel()
         try:
             await self._drain()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._files.retire)
@@ -248,8 +243,9 @@ class SegmentWriter:
                     self._rotated_ns = marked
                 elif self._files.is_old():
                     await loop.run_in_executor(self._thread, self._files.retire)
-            except (OSError, Unavailable) as error:
-                logger.error("prediction log in %s: %s", self._log, error)
+            except Exception:
+                self.failures += 1
+                logger.exception("prediction log in %s: maintenance failed; it goes on", self._log)
 
 
 def _retrieve(future: asyncio.Future[None]) -> None:
@@ -320,20 +316,26 @@ class _SegmentFiles:
             self.retire()
 
     def retire(self) -> None:
-        """Close the open segment, when there is one, and give it the name of a closed one."""
+        """Close the open segment, when there is one, and give it the name of a closed one.
+
+        A name that cannot be given is no error: the reader takes every segment but the newest of a boot as closed.
+        """
         if self._descriptor is None:
             return
         os.close(self._descriptor)
         self._descriptor = None
-        self._path.rename(self._path.with_suffix(".seg"))
+        try:
+            self._path.rename(self._path.with_suffix(".seg"))
+        except OSError as error:
+            logger.error("segment %s cannot be renamed: %s", self._path, error)
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self._sequence += 1
-            name = SegmentName(self._folder.name, self._boot, self._sequence)
+            name = SegmentName(self._folder.name, self._boot, self._sequence + 1)
             self._path = self._folder / f"{name.stem}.open"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             self._descriptor = os.open(self._path, flags, 0o600)
+            self._sequence += 1
             self._synced_bytes, self._opened_at = 0, time.monotonic()
             _sync_folder(self._folder)
         return self._descriptor
@@ -342,15 +344,11 @@ class _SegmentFiles:
         """Leave the file with what was synced; a cut that fails too is found by the reader's checksum."""
         if self._descriptor is None:
             return
-        steps: tuple[Callable[[], None], ...] = (
-            lambda: os.ftruncate(self._descriptor or 0, self._synced_bytes),
-            self.retire,
-        )
-        for step in steps:
-            try:
-                step()
-            except OSError as error:
-                logger.error("segment %s: %s", self._path, error)
+        try:
+            os.ftruncate(self._descriptor, self._synced_bytes)
+        except OSError as error:
+            logger.error("segment %s cannot be cut: %s", self._path, error)
+        self.retire()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
