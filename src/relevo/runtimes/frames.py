@@ -1,0 +1,94 @@
+"""The one frame that a model sees: training, agreement and the isolated child all build it here.
+
+pandas is imported inside the functions: the gateway imports this package and must stay without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from relevo.runtimes.model import Column, ColumnType, Signature
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Training categories of each text input, sorted.
+Categories = Mapping[str, Sequence[str]]
+
+
+def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories: Categories) -> pd.DataFrame:
+    """Rows of values (None is null) as the frame that the model is fitted on and asked with.
+
+    Columns stand in the signature's order. Numbers, integers and booleans are float64 with NaN for null, in training as
+    in serving, so that a null never changes the type of a column. Text is categorical with the training categories; a
+    value that is not among them becomes NaN. Times are datetime64[us, UTC].
+    """
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(signature.inputs)
+    return frame_of_columns(
+        {column.name: values for column, values in zip(signature.inputs, columns, strict=True)}, signature, categories
+    )
+
+
+def frame_of_columns(columns: Mapping[str, Any], signature: Signature, categories: Categories) -> pd.DataFrame:
+    """As ``as_frame``, from whole columns: sequences, numpy arrays, or Polars series. Other columns are left out."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {column.name: _values(column, columns[column.name], categories) for column in signature.inputs}, copy=False
+    )
+
+
+def rows_of_frame(frame: pd.DataFrame, signature: Signature) -> list[list[object]]:
+    """The rows of a model frame as request values: the reverse of ``as_frame``, but for unseen categories."""
+    columns = [_requested(column, frame[column.name]) for column in signature.inputs]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def categories_of(columns: Mapping[str, Any], signature: Signature) -> dict[str, list[str]]:
+    """The categories of each text input in the training set: its distinct values without null, sorted."""
+    return {
+        column.name: sorted({str(value) for value in _distinct(columns[column.name]) if _is_text(value)})
+        for column in signature.inputs
+        if column.type is ColumnType.TEXT
+    }
+
+
+def _distinct(values: Any) -> Iterable[object]:
+    return values.unique() if hasattr(values, "unique") else set(values)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _values(column: Column, values: Any, categories: Categories) -> Any:
+    import numpy as np
+    import pandas as pd
+
+    if column.type is ColumnType.TEXT:
+        plain = values.to_list() if hasattr(values, "to_list") else list(values)
+        return pd.Categorical(plain, categories=list(categories.get(column.name, ())))
+    if column.type is ColumnType.TIME:
+        plain = values.to_list() if hasattr(values, "to_list") else list(values)
+        return pd.Series(pd.to_datetime(plain, utc=True)).dt.as_unit("us").array
+    numbers = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if not isinstance(numbers, np.ndarray) or numbers.dtype.kind == "O":
+        return np.array([np.nan if value is None else float(value) for value in numbers], dtype=np.float64)
+    return np.asarray(numbers, dtype=np.float64)
+
+
+def _requested(column: Column, values: pd.Series[Any]) -> list[object]:
+    nulls = values.isna().to_numpy()
+    plain = values.astype(object).to_list()
+    match column.type:
+        case ColumnType.INTEGER:
+            return [None if null else int(value) for value, null in zip(plain, nulls, strict=True)]
+        case ColumnType.BOOLEAN:
+            return [None if null else bool(value) for value, null in zip(plain, nulls, strict=True)]
+        case ColumnType.FLOAT:
+            return [None if null else float(value) for value, null in zip(plain, nulls, strict=True)]
+        case ColumnType.TIME:
+            return [None if null else value.to_pydatetime() for value, null in zip(plain, nulls, strict=True)]
+        case ColumnType.TEXT:
+            return [None if null else str(value) for value, null in zip(plain, nulls, strict=True)]
