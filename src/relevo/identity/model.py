@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -21,7 +22,7 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """A named set of permissions."""
+    """A named set of permissions. ``RUN`` is for a job's own token, ``SYSTEM`` for what workflows do by themselves."""
 
     ADMIN = "admin"
     ENGINEER = "engineer"
@@ -29,6 +30,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     APPLICATION = "application"
     RUN = "run"
+    SYSTEM = "system"
 
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {
@@ -48,6 +50,7 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset({Permission.READ}),
     Role.APPLICATION: frozenset({Permission.PREDICT, Permission.LABEL}),
     Role.RUN: frozenset({Permission.TRACK}),
+    Role.SYSTEM: frozenset({Permission.TRACK}),  # no token holds it; it may only be narrowed to RUN
 }
 
 
@@ -61,3 +64,37 @@ class Principal:
     def may(self, permission: Permission) -> bool:
         """Whether the role holds the permission."""
         return permission in PERMISSIONS[self.role]
+
+
+#: The actor of what no person asked for: a roll-back by the canary's judge, a retraining by a rule.
+RELEVO = Principal("relevo", Role.SYSTEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A principal as it is kept. Names are never reused: a disabled one stays."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    created_by: str
+    disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; the token itself is not kept. ``id`` names it in lists and when it is revoked."""
+
+    id: str
+    principal: str
+    role: Role
+    note: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether it is neither revoked nor expired at wall time ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

@@ -59,7 +59,9 @@ class State:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if self.url.database:
-                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file = Path(self.url.database)
+                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file.touch(mode=0o600)  # SQLite's own default is 0644; its -wal and -shm files follow the mode
             self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
@@ -76,6 +78,8 @@ class State:
     def read(self) -> Iterator[Transaction]:
         """A transaction that only reads one consistent view; it is rolled back at the end."""
         with self.engine.connect() as connection:
+            if not self.is_sqlite:  # PostgreSQL's default gives each statement a view of its own
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     def close(self) -> None:

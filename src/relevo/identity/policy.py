@@ -1,0 +1,76 @@
+"""Pure decisions: what a token looks like, where a request carries it, what a token may be given."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+
+from relevo.errors import Invalid, NotAllowed
+from relevo.identity.model import PERMISSIONS, Account, Role
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
+
+
+def new_token() -> str:
+    """A fresh token: ``rlv_`` and 32 random bytes in base64url."""
+    return f"rlv_{secrets.token_urlsafe(32)}"
+
+
+def token_digest(token: str) -> str:
+    """What is kept of a token or of a session's cookie: its SHA-256 in hex. 32 random bytes need no salt."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def csrf_token(cookie: str) -> str:
+    """The token that a form of this session carries. Derived, so that only who has the cookie can know it."""
+    return hmac.new(cookie.encode(), b"relevo csrf", hashlib.sha256).hexdigest()
+
+
+def token_of(authorization: str | None) -> str | None:
+    """The token in an ``Authorization`` header: ``Bearer TOKEN``, or ``Basic`` with the token as the password.
+
+    >>> token_of("Bearer rlv_abc"), token_of("Basic OnJsdl9hYmM="), token_of("Digest x")
+    ('rlv_abc', 'rlv_abc', None)
+    """
+    scheme, _, value = (authorization or "").strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() != "basic":
+        return None
+    try:
+        text = base64.b64decode(value.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return text.partition(":")[2] or None
+
+
+def check_name(name: str) -> None:
+    """Refuse a principal's name that is not plain lower-case text.
+
+    Raises:
+        Invalid: With what a name may hold.
+    """
+    if not _NAME.fullmatch(name):
+        raise Invalid(
+            "a principal's name is 1 to 128 of a-z, 0-9, . _ @ + - and begins with a letter or digit, "
+            f"got {name[:140]!r}",
+            field="name",
+        )
+
+
+def check_token_role(account: Account, role: Role) -> None:
+    """Refuse a token that could do what its principal may not.
+
+    Raises:
+        NotAllowed: With what the principal's role lacks.
+    """
+    lacking = PERMISSIONS[role] - PERMISSIONS[account.role]
+    if role is Role.SYSTEM or lacking:
+        missing = ", ".join(sorted(lacking)) or "nothing holds it"
+        raise NotAllowed(
+            f"A token of {account.name} ({account.role}) cannot have the role {role}: {missing}.", field="role"
+        )
