@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -112,7 +113,9 @@ def _as_frame(source: Source, answer: object) -> pl.DataFrame:
     if type(answer).__module__.split(".")[0] == "pandas" and hasattr(answer, "columns"):
         import pyarrow
 
-        return pl.DataFrame(pyarrow.Table.from_pandas(answer, preserve_index=False))
+        with warnings.catch_warnings():  # pyarrow 25 reads zoned times in a way that pandas 3.1 deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return pl.DataFrame(pyarrow.Table.from_pandas(answer, preserve_index=False))
     if hasattr(answer, "__arrow_c_stream__"):
         return pl.DataFrame(answer)
     raise Invalid(
