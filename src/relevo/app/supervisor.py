@@ -74,6 +74,8 @@ class Child:
 class Supervisor:
     """Starts control plane, gateway workers and collector, restarts what falls, and stops them cleanly.
 
+    The caller holds the home folder (``locked_home``) for as long as it runs.
+
     ``say`` gets one line for each thing that a person should know.
     """
 
@@ -86,11 +88,11 @@ class Supervisor:
         """Run until SIGINT or SIGTERM.
 
         Raises:
-            Conflict: The home folder is in use, or a port is.
+            Conflict: A port is in use.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: setattr(self, "is_stopping", True))
-        with locked_home(self.settings), contextlib.ExitStack() as sockets:
+        with contextlib.ExitStack() as sockets:
             control = sockets.enter_context(listen(self.settings.host, self.settings.port, "RELEVO_PORT"))
             gateway = sockets.enter_context(
                 listen(self.settings.host, self.settings.gateway_port, "RELEVO_GATEWAY_PORT")

@@ -17,6 +17,12 @@ class ReleaseState(StrEnum):
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the release is still under way."""
+        return self in {ReleaseState.TRAINING, ReleaseState.WAITING_FOR_APPROVAL, ReleaseState.CANARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +35,33 @@ class GateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the holdout showed of a challenger, and of the champion and a simple baseline on the same rows."""
+
+    metrics: dict[str, float]
+    champion: int | None
+    champion_metrics: dict[str, float]
+    baseline_metrics: dict[str, float]
+    slices: dict[str, dict[str, float]]
+    rows: int
+    holdout: tuple[str, str] | None = None  # first and last asked time, when the model has event time
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a decision rests on. ``digest`` is the SHA-256 of its canonical JSON."""
 
     digest: str
     model: str
     version: int
-    champion: int | None
+    evaluation: Evaluation
     gates: tuple[GateResult, ...]
-    metrics: dict[str, float]
-    champion_metrics: dict[str, float]
-    baseline_metrics: dict[str, float]
-    slices: dict[str, dict[str, float]]
-    facts: dict[str, object]
+    facts: dict[str, object]  # bundle, snapshot, dataset versions, environment, runtime agreement
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passed."""
+        return all(gate.passed for gate in self.gates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +83,7 @@ class Release:
 
     id: str
     model: str
+    contract_revision: int
     version: int | None
     state: ReleaseState
     reason: str

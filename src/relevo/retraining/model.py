@@ -16,4 +16,5 @@ class Decision:
     fired: bool
     reason: str
     release: str | None
+    event_at: datetime  # event time of the decision: what a training may know
     decided_at: datetime

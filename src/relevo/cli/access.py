@@ -1,0 +1,74 @@
+"""``relevo token`` and ``relevo principal``: who may do what."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from relevo.cli.client import Client
+from relevo.cli.terminal import console, moment, table
+
+token_app = typer.Typer(help="Tokens that say who asks.", no_args_is_help=True)
+principal_app = typer.Typer(help="People and programs, and their roles.", no_args_is_help=True)
+
+ROLES = "admin, engineer, reviewer, viewer or application"
+
+
+@token_app.command("create")
+def create_token(
+    principal: Annotated[str, typer.Argument(help="Whose token it is.")],
+    role: Annotated[str | None, typer.Option(help=f"Narrows the principal's role: {ROLES}.")] = None,
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never when left out.")] = None,
+) -> None:
+    """Make a token; it is shown once."""
+    expires_at = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    body = {"principal": principal, "role": role, "note": note, "expires_at": expires_at}
+    answer = Client.from_settings().post("/api/tokens", body)
+    console.print(answer["token"], soft_wrap=True)
+
+
+@token_app.command("list")
+def list_tokens() -> None:
+    """List the tokens; never their secret."""
+    rows = [
+        [one["id"], one["principal"], one["role"], one["note"], moment(one["created_at"]), moment(one["expires_at"]),
+         moment(one["last_used_at"]), "revoked" if one["revoked_at"] else ""]
+        for one in Client.from_settings().get("/api/tokens")
+    ]  # fmt: skip
+    table(["id", "principal", "role", "note", "created", "expires", "last used", ""], rows, empty="No token.")
+
+
+@token_app.command("revoke")
+def revoke_token(token: Annotated[str, typer.Argument(help="Id of the token; see `relevo token list`.")]) -> None:
+    """Revoke a token; it stops working within a second."""
+    Client.from_settings().delete(f"/api/tokens/{token}")
+    console.print(f"Token {token} is revoked.")
+
+
+@principal_app.command("create")
+def create_principal(
+    name: Annotated[str, typer.Argument(help="Name, such as ruth.")],
+    role: Annotated[str, typer.Option(help=f"Role: {ROLES}.")],
+) -> None:
+    """Make a principal; then make a token for it."""
+    Client.from_settings().post("/api/principals", {"name": name, "role": role})
+    console.print(f"{name} is a principal with the role {role}. Next: relevo token create {name}")
+
+
+@principal_app.command("list")
+def list_principals() -> None:
+    """List the principals."""
+    rows = [
+        [
+            one["name"],
+            one["role"],
+            moment(one["created_at"]),
+            one["created_by"],
+            "disabled" if one["disabled_at"] else "",
+        ]
+        for one in Client.from_settings().get("/api/principals")
+    ]
+    table(["name", "role", "created", "by", ""], rows, empty="No principal.")

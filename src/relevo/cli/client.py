@@ -1,0 +1,134 @@
+"""The API as the commands call it: address and token from the environment, or from the home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from relevo.errors import (
+    Conflict,
+    Corrupted,
+    Invalid,
+    JobFailed,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    Overloaded,
+    RelevoError,
+    TooLarge,
+    Unavailable,
+)
+from relevo.platform.settings import Settings
+
+CREDENTIALS = "cli.json"
+_KINDS: dict[str, type[RelevoError]] = {
+    kind.code: kind
+    for kind in (
+        Invalid, NotAuthenticated, NotAllowed, NotFound, Conflict, TooLarge, Overloaded, Unavailable, JobFailed,
+        Corrupted,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Where Relevo answers, and the token to say who asks."""
+
+    url: str
+    gateway: str
+    token: str
+
+
+def credentials(settings: Settings) -> Credentials:
+    """``RELEVO_URL``, ``RELEVO_GATEWAY_URL`` and ``RELEVO_TOKEN`` where set, else what ``relevo up`` left in the home.
+
+    Raises:
+        NotAuthenticated: No token is to be found.
+    """
+    path = settings.root / CREDENTIALS
+    saved: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    token = os.environ.get("RELEVO_TOKEN") or saved.get("token")
+    if not token:
+        raise NotAuthenticated(
+            f"There is no token: RELEVO_TOKEN is not set and {path} does not exist.",
+            hint="Run `relevo up` here first, or set RELEVO_TOKEN (and RELEVO_URL, when Relevo runs elsewhere).",
+        )
+    return Credentials(
+        os.environ.get("RELEVO_URL") or saved.get("url") or f"http://{settings.host}:{settings.port}",
+        os.environ.get("RELEVO_GATEWAY_URL")
+        or saved.get("gateway")
+        or f"http://{settings.host}:{settings.gateway_port}",
+        token,
+    )
+
+
+def save_credentials(settings: Settings, found: Credentials) -> Path:
+    """Keep them for the commands of this user on this machine, readable by nobody else."""
+    path = settings.folder() / CREDENTIALS
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"url": found.url, "gateway": found.gateway, "token": found.token}, file)
+    return path
+
+
+class Client:
+    """Calls the control plane and the gateway; errors come back as the classes of ``errors``."""
+
+    def __init__(self, found: Credentials, *, timeout_seconds: float = 120.0) -> None:
+        self.credentials = found
+        headers = {"Authorization": f"Bearer {found.token}"}
+        self._http = httpx.Client(headers=headers, timeout=timeout_seconds)
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> Client:
+        """A client with the credentials of the environment or the home folder."""
+        return cls(credentials(settings or Settings()))
+
+    def get(self, path: str, **parameters: object) -> Any:
+        """The JSON answer of the control plane."""
+        given = {name: str(value) for name, value in parameters.items() if value is not None}
+        return self._send("GET", self.credentials.url + path, params=given)
+
+    def post(self, path: str, body: object = None) -> Any:
+        """The JSON answer of the control plane to a JSON body."""
+        return self._send("POST", self.credentials.url + path, json=body)
+
+    def post_bytes(self, path: str, body: bytes, kind: str) -> Any:
+        """The JSON answer of the control plane to a body of that content type."""
+        return self._send("POST", self.credentials.url + path, content=body, headers={"Content-Type": kind})
+
+    def delete(self, path: str) -> Any:
+        """The JSON answer of the control plane, if any."""
+        return self._send("DELETE", self.credentials.url + path)
+
+    def gateway_get(self, path: str) -> Any:
+        """The JSON answer of the gateway."""
+        return self._send("GET", self.credentials.gateway + path)
+
+    def gateway_post(self, path: str, body: object) -> Any:
+        """The JSON answer of the gateway to a JSON body."""
+        return self._send("POST", self.credentials.gateway + path, json=body)
+
+    def _send(self, method: str, url: str, **arguments: Any) -> Any:
+        try:
+            response = self._http.request(method, url, **arguments)
+        except httpx.TransportError as error:
+            raise Unavailable(f"{url} does not answer: {error}.", hint="Is `relevo up` running?") from None
+        if response.is_success:
+            return response.json() if response.content else None
+        raise error_of(response)
+
+
+def error_of(response: httpx.Response) -> RelevoError:
+    """The error that an answer carries."""
+    try:
+        body = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(f"{response.url} answered {response.status_code}: {response.text[:200]}")
+    kind = _KINDS.get(body.get("code"), RelevoError)
+    return kind(body.get("message") or "", field=body.get("field"), hint=body.get("hint"))
