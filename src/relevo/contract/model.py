@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
@@ -169,3 +169,51 @@ class AppliedContract:
     description: dict[str, object]  # what the package declared, as JSON
     git_commit: str | None
     applied_by: str
+    applied_at: datetime | None = None  # None: planned, not applied
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field of a contract that changes; None where the field is not there before, or not any more."""
+
+    field: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        if self.old is None:
+            return f"+ {self.field}: {self.new}"
+        return f"- {self.field}: {self.old}" if self.new is None else f"~ {self.field}: {self.old} -> {self.new}"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What applying an upload changes, or changed.
+
+    ``revision`` is the revision that it makes or made; the live one when nothing changes. ``code`` lists the files
+    of the snapshot that differ (``+ path``, ``- path``, ``~ path``). ``release`` is the release that the change
+    started, when one was.
+    """
+
+    model: str
+    revision: int
+    live_revision: int | None
+    differences: tuple[Difference, ...]
+    code: tuple[str, ...]
+    snapshot: str
+    git_commit: str | None
+    is_applied: bool = False
+    release: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the upload is what is live already."""
+        return not self.differences and not self.code
+
+    def lines(self) -> list[str]:
+        """The change for people, one difference a line."""
+        if self.is_empty:
+            return [f"{self.model}: nothing changes; revision {self.revision} is live"]
+        word = "applied as" if self.is_applied else "would become"
+        lines = [f"{self.model}: {word} revision {self.revision}", *(f"  {each}" for each in self.differences)]
+        return [*lines, *(f"  code {each}" for each in self.code)]
