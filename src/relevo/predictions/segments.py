@@ -193,6 +193,14 @@ class SegmentWriter:
             if self._running is not None:
                 await asyncio.shield(self._running)
 
+    async def _write_buffered(self) -> None:
+        """Return when what is buffered now was written: it goes with the running batch and the one after it."""
+        for _ in range(2):
+            if self._running is None:
+                self._start_batch()
+            if self._running is not None:
+                await asyncio.shield(self._running)
+
     def _start_batch(self) -> None:
         """Hand the buffer to the thread, unless it is busy: then the next batch starts when it is done."""
         if self._running is not None or not self._buffer:
@@ -237,7 +245,7 @@ class SegmentWriter:
                 if self._buffer and self._waiting is None:
                     self._start_batch()
                 if marked > self._rotated_ns:
-                    await self._drain()
+                    await self._write_buffered()
                     await loop.run_in_executor(self._thread, self._files.retire)
                     self._lock.report(marked)
                     self._rotated_ns = marked
