@@ -1,6 +1,6 @@
 """What is known of an airport and of an aircraft at the moment a flight should leave."""
 
-from relevo.features import Entity, FeatureView, count, latest, mean, total
+from relevo.features import Entity, FeatureView, count, latest, mean, since_latest, total
 
 airport = Entity("airport", key="origin")
 aircraft = Entity("aircraft", key="tailnum")
@@ -11,15 +11,21 @@ recent_departures = FeatureView(
     source="departures",
     features={
         "departure_delay_1h": mean("dep_delay", over="1h"),
+        "departure_delay_2h": mean("dep_delay", over="2h"),
         "departure_delay_4h": mean("dep_delay", over="4h"),
         "departures_1h": count(over="1h"),
+        "departures_4h": count(over="4h"),
     },
 )
 recent_arrivals = FeatureView(
     "recent_arrivals",
     entity=airport,
     source="landings",
-    features={"arrival_delay_3h": mean("arr_delay", over="3h")},
+    features={
+        "arrival_delay_1h": mean("arr_delay", over="1h"),
+        "arrival_delay_3h": mean("arr_delay", over="3h"),
+        "arrival_delay_6h": mean("arr_delay", over="6h"),
+    },
 )
 waiting_line = FeatureView(
     "waiting_line",
@@ -31,7 +37,7 @@ previous_leg = FeatureView(
     "previous_leg",
     entity=aircraft,
     source="landings",
-    features={"previous_arrival_delay": latest("arr_delay")},
+    features={"previous_arrival_delay": latest("arr_delay"), "seconds_since_landing": since_latest()},
     ttl="24h",
 )
 weather = FeatureView(

@@ -20,7 +20,7 @@ OFF_THE_BOARD_AFTER = pl.duration(hours=3)  # a flight that has not left by then
 
 def flights(since: datetime | None = None, until: datetime | None = None) -> pl.LazyFrame:
     """Each flight that came down somewhere, known then; a diverted one has no outcome, a cancelled one no row."""
-    landed = _flights().filter(pl.col("known_at").is_not_null())
+    landed = scheduled().filter(pl.col("known_at").is_not_null())
     return _between(landed, "known_at", since, until).select(
         "flight_id", "scheduled_at", "known_at", "carrier", "origin", "dest", "tailnum", "distance", "hour", "weekday",
         is_late=pl.col("arr_delay") > 15,
@@ -29,21 +29,19 @@ def flights(since: datetime | None = None, until: datetime | None = None) -> pl.
 
 def departures(since: datetime | None = None, until: datetime | None = None) -> pl.LazyFrame:
     """Each flight that left, known at the later of schedule and fact (54% leave early)."""
-    departed = _flights().filter(pl.col("dep_delay").is_not_null())
+    departed = scheduled().filter(pl.col("dep_delay").is_not_null())
     return _between(departed, "departed_at", since, until).select("flight_id", "origin", "departed_at", "dep_delay")
 
 
 def landings(since: datetime | None = None, until: datetime | None = None) -> pl.LazyFrame:
     """Each flight that arrived, known when it landed."""
-    landed = _flights().filter(pl.col("arr_delay").is_not_null())
-    return _between(landed, "known_at", since, until).select(
-        "flight_id", "origin", "tailnum", "known_at", "arr_delay"
-    )
+    landed = scheduled().filter(pl.col("arr_delay").is_not_null())
+    return _between(landed, "known_at", since, until).select("flight_id", "origin", "tailnum", "known_at", "arr_delay")
 
 
 def queue(since: datetime | None = None, until: datetime | None = None) -> pl.LazyFrame:
     """The waiting line of each airport: +1 when a flight should leave, -1 when it has left or is given up."""
-    flights = _flights()
+    flights = scheduled()
     joins = flights.select("flight_id", "origin", at="scheduled_at", change=pl.lit(1))
     given_up = pl.col("scheduled_at") + OFF_THE_BOARD_AFTER
     left = pl.min_horizontal(pl.col("departed_at"), given_up).fill_null(given_up)
@@ -68,8 +66,8 @@ def _between(rows: pl.LazyFrame, known: str, since: datetime | None, until: date
 
 
 @cache
-def _flights() -> pl.LazyFrame:
-    """Every flight with its times in UTC, sorted by schedule. Parsed once a process."""
+def scheduled() -> pl.LazyFrame:
+    """Every scheduled flight with its times in UTC, by schedule; the file is parsed once a process."""
     zones = _read("airports.csv").select(dest="faa", zone="tzone")
     rows = _read("flights.csv.zip").join(zones, on="dest", how="left")
     rows = rows.with_columns(
@@ -79,7 +77,9 @@ def _flights() -> pl.LazyFrame:
     )
     rows = rows.with_columns(
         left_at=pl.col("scheduled_at") + pl.duration(minutes="dep_delay"),
-        flight_id=pl.format("{}{}-{}-{}", "carrier", "flight", "origin", pl.col("scheduled_at").dt.strftime("%m%d%H%M")),
+        flight_id=pl.format(
+            "{}{}-{}-{}", "carrier", "flight", "origin", pl.col("scheduled_at").dt.strftime("%m%d%H%M")
+        ),
         weekday=pl.date("year", "month", "day").dt.weekday(),
     )
     rows = rows.with_columns(
