@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from relevo.statistics.metrics import METRICS, PRIMARY, Metric, evaluate
+from relevo.statistics.metrics import METRICS, Metric, evaluate
 
 CLASSIFICATION = METRICS["classification"]
 REGRESSION = METRICS["regression"]
@@ -94,7 +94,6 @@ def test_is_better_follows_the_direction_of_the_metric() -> None:
     assert CLASSIFICATION["roc_auc"].is_better(0.8, than=0.7)
     assert CLASSIFICATION["log_loss"].is_better(0.4, than=0.5)
     assert not CLASSIFICATION["log_loss"].is_better(float("nan"), than=0.5)
-    assert PRIMARY == {"classification": "roc_auc", "regression": "rmse"}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), min_size=2, max_size=60))

@@ -1,10 +1,14 @@
-"""Windows of event time and what was found in them."""
+"""Windows of event time, what was found in them, and the alerts that follow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
+
+#: The name under which the model's own output is listed beside its inputs.
+PREDICTION = "(prediction)"
 
 
 class WindowState(StrEnum):
@@ -21,9 +25,29 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
+class AlertKind(StrEnum):
+    """What an alert is about; an endpoint has at most one open alert of a kind."""
+
+    PERFORMANCE = "performance"
+    DRIFT = "drift"
+    QUALITY = "quality"
+    FAILURES = "failures"
+    LABELS = "labels"
+    WATCH = "watch"  # a window could not be analysed
+    RELEASE = "release"  # a release failed or was withdrawn
+
+
+class DueWindow(NamedTuple):
+    """A window that has to be analysed, as what. ``start`` inclusive, ``end`` exclusive."""
+
+    start: datetime
+    end: datetime
+    state: WindowState
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric with its confidence interval; ``low`` and ``high`` are None when it cannot be had."""
+    """A metric with its 95% confidence interval; None where it is not defined or cannot be had. ``n`` rows."""
 
     value: float | None
     low: float | None
@@ -33,37 +57,78 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class FeatureDrift:
-    """Distance of one input from the sealed baseline, and whether it counts as drift."""
+    """Distance of one input, or of the prediction, from the sealed baseline, and whether it counts as drift.
+
+    The numbers are None when the window or the baseline has no value of the column.
+    """
 
     column: str
-    psi: float
-    distance: float  # Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories
-    p_value: float  # after Benjamini-Hochberg
+    psi: float | None
+    distance: float | None  # Kolmogorov-Smirnov for numbers, Jensen-Shannon for categories
+    p_value: float | None  # after Benjamini-Hochberg
     null_rate: float
     baseline_null_rate: float
+    outside_rate: float  # values beyond the baseline's range, or categories that it does not name
     is_drifted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What one window of one endpoint showed. Times are event time; ``start`` inclusive, ``end`` exclusive."""
+    """What one window of one endpoint showed. Times are event time; ``start`` inclusive, ``end`` exclusive.
+
+    ``version`` answered the most rows: drift is measured against its baseline, and ``reference`` is its holdout.
+    ``performance_drop`` is how much worse its primary metric is than on that holdout (positive is worse). It is None
+    when there is no verdict: too few rows or labels, or no reference.
+    """
 
     endpoint: str
     start: datetime
     end: datetime
     revision: int
     state: WindowState
-    predictions: int
-    failed: int
+    predictions: int  # rows answered
+    failed: int  # requests and rows that were not
     labels: int
     no_outcome: int
-    label_coverage: float
+    label_coverage: float  # share of the predictions whose outcome is known, or known not to exist
+    label_mean: float | None  # share of the positive class, or the mean; None for several classes
+    version: int | None
     metrics: dict[str, Estimate]
     by_version: dict[int, dict[str, Estimate]]
     slices: dict[str, dict[str, Estimate]]
+    reference: dict[str, float]
+    performance_drop: float | None
+    is_drop_significant: bool
     drift: tuple[FeatureDrift, ...]
+    drift_share: float  # share of the inputs that drifted
     quality: tuple[str, ...]  # findings in plain words
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Performance over a period of event time: of what was live, and of one version asked again about the same rows."""
+
+    start: datetime
+    end: datetime
+    predictions: int
+    failed: int
+    labels: int
+    label_coverage: float
+    label_mean: float | None
+    by_version: dict[int, int]  # rows that each version answered
+    metrics: dict[str, Estimate]
+    rescored: dict[str, Estimate]  # empty when no version was asked for
     drift_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a window's verdict of one kind says now: raise, resolve, or (None) leave as it is."""
+
+    kind: AlertKind
+    severity: Severity
+    is_raised: bool | None
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +138,7 @@ class Alert:
     id: int
     endpoint: str
     severity: Severity
-    kind: str
+    kind: AlertKind
     message: str
     raised_at: datetime
     event_at: datetime

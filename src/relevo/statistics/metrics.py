@@ -196,9 +196,6 @@ METRICS: dict[str, dict[str, Metric]] = {
     ),
 }
 
-#: The metric that stands for a task when one must: the first one.
-PRIMARY: dict[str, str] = {task: next(iter(metrics)) for task, metrics in METRICS.items()}
-
 
 def evaluate(task: str, labels: Array, predictions: Array) -> dict[str, float]:
     """Every metric of ``task`` by name; NaN where it is not defined."""

@@ -1,0 +1,89 @@
+"""HTTP: windows, alerts and performance over longer periods."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from relevo.identity.api import requires
+from relevo.identity.model import Permission, Principal
+from relevo.monitoring import policy
+from relevo.monitoring.service import Monitoring
+from relevo.platform.encoding import to_json
+from relevo.platform.state import State
+
+router = APIRouter(tags=["monitoring"])
+Reader = Annotated[Principal, Depends(requires(Permission.READ))]
+Operator = Annotated[Principal, Depends(requires(Permission.OPERATE))]
+
+
+class Resolution(BaseModel, extra="forbid"):
+    """Why an alert is closed by hand."""
+
+    reason: str = Field(default="", max_length=1000)
+
+
+@router.get("/api/models/{model}/windows")
+def list_windows(
+    request: Request, model: str, _: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """The last revision of each of the newest windows, the oldest first."""
+    monitoring = _monitoring(request)
+    monitoring.require(model)
+    return {"windows": to_json(monitoring.windows(model, limit))}
+
+
+@router.get("/api/models/{model}/windows/{end}")
+def list_revisions(request: Request, model: str, end: datetime, _: Reader) -> dict[str, Any]:
+    """Every revision of the window that ends then, the first first."""
+    monitoring = _monitoring(request)
+    monitoring.window(model, end)
+    return {"revisions": to_json(monitoring.revisions(model, end))}
+
+
+@router.get("/api/models/{model}/performance")
+def list_performance(
+    request: Request,
+    model: str,
+    _: Reader,
+    by: Literal["window", "month"] = "month",
+    version: Annotated[int | None, Query(ge=1)] = None,
+) -> dict[str, Any]:
+    """Performance by calendar month (UTC) or window: of what was live, and of ``version`` on the same rows."""
+    monitoring = _monitoring(request)
+    begins_at, now = monitoring.begins_at(model), monitoring.event_time(model)
+    length = monitoring.require(model).monitor.window
+    if begins_at is None:
+        return {"periods": []}
+    periods = policy.months(begins_at, now) if by == "month" else policy.spans(begins_at, now, length)
+    return {"periods": to_json(monitoring.performance_by_period(model, periods, version))}
+
+
+@router.get("/api/alerts")
+def list_alerts(
+    request: Request,
+    _: Reader,
+    state: Literal["open", "all"] = "open",
+    model: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+) -> dict[str, Any]:
+    """Alerts, the newest first."""
+    found = _monitoring(request).alerts(open_only=state == "open", endpoint=model, limit=limit)
+    return {"alerts": to_json(found)}
+
+
+@router.post("/api/alerts/{alert_id}/resolve")
+def resolve_alert(request: Request, alert_id: int, actor: Operator, body: Resolution | None = None) -> dict[str, Any]:
+    """Close an alert by hand; the next window that shows the same opens a new one."""
+    state: State = request.app.state.services.state
+    with state.transaction() as tx:
+        reason = body.reason if body is not None else ""
+        return {"alert": to_json(_monitoring(request).resolve_alert(tx, alert_id, actor, reason))}
+
+
+def _monitoring(request: Request) -> Monitoring:
+    monitoring: Monitoring = request.app.state.services.monitoring
+    return monitoring

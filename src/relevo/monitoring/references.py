@@ -1,0 +1,86 @@
+"""What a version promised when it was sealed: its baseline profile and holdout metrics; and asking it again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from relevo.errors import Corrupted
+from relevo.registry.bundles import BundleCache, read_manifest
+from relevo.registry.service import Registry
+from relevo.runtimes.loading import load_runtime
+from relevo.statistics.baseline import Baseline, parse_baseline
+from relevo.statistics.metrics import Array
+
+BASELINE_FILE = "baseline.json"
+#: Rows that a runtime is asked about at once.
+BATCH_ROWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What windows of a version are compared with. ``inputs`` are in the model's order; ``metrics`` of its holdout."""
+
+    version: int
+    inputs: tuple[str, ...]
+    baseline: Baseline
+    metrics: dict[str, float]
+
+
+class References:
+    """Reads sealed bundles; what is sealed never changes, so it is kept in memory. Thread-safe.
+
+    Args:
+        registry: Knows each version's bundle and facts.
+        bundles: Gives verified local folders.
+    """
+
+    def __init__(self, registry: Registry, bundles: BundleCache) -> None:
+        self._registry = registry
+        self._bundles = bundles
+        self._known: dict[tuple[str, int], Reference] = {}
+
+    def of(self, model: str, number: int) -> Reference:
+        """The reference of a version. Without ``baseline.json`` in its bundle it has no profiles.
+
+        Raises:
+            NotFound: There is no such version.
+            Corrupted: The bundle or its baseline cannot be read.
+        """
+        if (model, number) not in self._known:
+            self._known[model, number] = self._read(model, number)
+        return self._known[model, number]
+
+    def predict(self, model: str, number: int, rows: Sequence[list[object]]) -> Array:
+        """What the version's sealed runtime answers for ``rows``: ``(n,)`` or ``(n, k)``."""
+        folder = self._bundles.fetch(self._registry.version(model, number).bundle)
+        runtime = load_runtime(folder, read_manifest(folder))
+        try:
+            answers: list[object] = []
+            for start in range(0, len(rows), BATCH_ROWS):
+                answers.extend(runtime.predict(list(rows[start : start + BATCH_ROWS])))
+        finally:
+            runtime.close()
+        return np.array(answers, dtype=np.float64)
+
+    def _read(self, model: str, number: int) -> Reference:
+        version = self._registry.version(model, number)
+        folder = self._bundles.fetch(version.bundle)
+        file = folder / BASELINE_FILE
+        try:
+            baseline = parse_baseline(json.loads(file.read_bytes())) if file.exists() else Baseline()
+        except ValueError as error:
+            raise Corrupted(f"The baseline of {model}/{number} cannot be read: {error}") from error
+        inputs = tuple(column.name for column in read_manifest(folder).signature.inputs)
+        return Reference(number, inputs, baseline, _numbers(version.facts.get("metrics")))
+
+
+def _numbers(metrics: object) -> dict[str, float]:
+    if not isinstance(metrics, Mapping):
+        return {}
+    numbers = {str(name): float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}

@@ -1,0 +1,155 @@
+"""The tables of windows and alerts, and their only SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from relevo.monitoring.model import Alert, AlertKind, Finding, Severity, Window, WindowState
+from relevo.platform.encoding import parse, to_json
+from relevo.platform.state import Transaction, UtcDateTime, metadata
+
+windows = sa.Table(
+    "windows",
+    metadata,
+    sa.Column("endpoint", sa.String(128), primary_key=True),
+    sa.Column("end_at", UtcDateTime, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("endpoint", sa.String(128), nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("raised_at", UtcDateTime, nullable=False),
+    sa.Column("event_at", UtcDateTime, nullable=False),
+    sa.Column("resolved_at", UtcDateTime),
+)
+
+#: One open alert of a kind, also when two processes raise it at once.
+sa.Index(
+    "ix_alerts_open",
+    alerts.c.endpoint,
+    alerts.c.kind,
+    unique=True,
+    sqlite_where=alerts.c.resolved_at.is_(None),
+    postgresql_where=alerts.c.resolved_at.is_(None),
+)
+
+
+def add_window(tx: Transaction, window: Window, recorded_at: datetime) -> bool:
+    """Store a revision; False, and nothing changed, when it is there already."""
+    key = (windows.c.endpoint == window.endpoint) & (windows.c.end_at == window.end)
+    if tx.execute(sa.select(1).where(key, windows.c.revision == window.revision)).first() is not None:
+        return False
+    tx.execute(
+        sa.insert(windows).values(
+            endpoint=window.endpoint,
+            end_at=window.end,
+            revision=window.revision,
+            state=window.state,
+            body=to_json(window),
+            recorded_at=recorded_at,
+        )
+    )
+    return True
+
+
+def latest_states(tx: Transaction, endpoint: str) -> dict[datetime, WindowState]:
+    """State of the last revision by window end."""
+    query = sa.select(windows.c.end_at, windows.c.state).where(windows.c.endpoint == endpoint)
+    rows = tx.execute(query.order_by(windows.c.end_at, windows.c.revision))
+    return {row.end_at: WindowState(row.state) for row in rows}
+
+
+def latest_window(tx: Transaction, endpoint: str, end: datetime) -> Window | None:
+    """The last revision of one window."""
+    query = sa.select(windows.c.body).where(windows.c.endpoint == endpoint, windows.c.end_at == end)
+    body = tx.execute(query.order_by(windows.c.revision.desc()).limit(1)).scalar_one_or_none()
+    return None if body is None else parse(Window, body)
+
+
+def latest_windows(tx: Transaction, endpoint: str, limit: int | None = None) -> list[Window]:
+    """The last revision of each window, of the newest ``limit`` windows, the oldest first."""
+    last = (
+        sa.select(windows.c.end_at, sa.func.max(windows.c.revision).label("revision"))
+        .where(windows.c.endpoint == endpoint)
+        .group_by(windows.c.end_at)
+        .order_by(windows.c.end_at.desc())
+        .limit(limit)
+        .subquery()
+    )
+    is_last = (windows.c.end_at == last.c.end_at) & (windows.c.revision == last.c.revision)
+    query = sa.select(windows.c.body).join(last, is_last).where(windows.c.endpoint == endpoint)
+    return [parse(Window, body) for body in tx.execute(query.order_by(windows.c.end_at)).scalars()]
+
+
+def revisions(tx: Transaction, endpoint: str, end: datetime) -> list[Window]:
+    """Every revision of one window, the first first."""
+    query = sa.select(windows.c.body).where(windows.c.endpoint == endpoint, windows.c.end_at == end)
+    return [parse(Window, body) for body in tx.execute(query.order_by(windows.c.revision)).scalars()]
+
+
+def open_alert(tx: Transaction, endpoint: str, kind: AlertKind) -> Alert | None:
+    """The open alert of that kind."""
+    is_open = (alerts.c.endpoint == endpoint) & (alerts.c.kind == kind) & alerts.c.resolved_at.is_(None)
+    row = tx.execute(sa.select(alerts).where(is_open).with_for_update()).one_or_none()
+    return None if row is None else _alert(row)
+
+
+def add_alert(tx: Transaction, endpoint: str, finding: Finding, *, event_at: datetime, raised_at: datetime) -> Alert:
+    """Store a new open alert."""
+    values = {
+        "endpoint": endpoint,
+        "severity": finding.severity,
+        "kind": finding.kind,
+        "message": finding.message,
+        "raised_at": raised_at,
+        "event_at": event_at,
+    }
+    row = tx.execute(sa.insert(alerts).values(values).returning(alerts)).one()
+    return _alert(row)
+
+
+def find_alert(tx: Transaction, alert_id: int) -> Alert | None:
+    """The alert of that id, held until the transaction ends."""
+    row = tx.execute(sa.select(alerts).where(alerts.c.id == alert_id).with_for_update()).one_or_none()
+    return None if row is None else _alert(row)
+
+
+def resolve(tx: Transaction, alert_id: int, resolved_at: datetime) -> None:
+    """Close an alert."""
+    tx.execute(sa.update(alerts).where(alerts.c.id == alert_id).values(resolved_at=resolved_at))
+
+
+def all_alerts(tx: Transaction, *, open_only: bool, endpoint: str | None, limit: int) -> Sequence[Alert]:
+    """Alerts, the newest first."""
+    query = sa.select(alerts).order_by(alerts.c.id.desc()).limit(limit)
+    if open_only:
+        query = query.where(alerts.c.resolved_at.is_(None))
+    if endpoint is not None:
+        query = query.where(alerts.c.endpoint == endpoint)
+    return [_alert(row) for row in tx.execute(query)]
+
+
+def _alert(row: sa.Row[Any]) -> Alert:
+    return Alert(
+        id=row.id,
+        endpoint=row.endpoint,
+        severity=Severity(row.severity),
+        kind=AlertKind(row.kind),
+        message=row.message,
+        raised_at=row.raised_at,
+        event_at=row.event_at,
+        resolved_at=row.resolved_at,
+    )
