@@ -11,7 +11,7 @@ from relevo.serving.policy import add_labels
 class Tally:
     """Running counts of one version of an endpoint. Not thread-safe: the event loop alone writes."""
 
-    __slots__ = ("addressed", "failed", "latency", "latency_ms_total", "refused", "requests", "rows")
+    __slots__ = ("addressed", "failed", "latency", "latency_ms_total", "refused", "requests", "rows", "unlogged")
 
     def __init__(self) -> None:
         self.requests = 0
@@ -19,6 +19,7 @@ class Tally:
         self.failed = 0
         self.refused = 0
         self.addressed = 0
+        self.unlogged = 0
         self.latency_ms_total = 0.0
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
 
@@ -38,6 +39,7 @@ class Tally:
             failed=self.failed,
             refused=self.refused,
             addressed=self.addressed,
+            unlogged=self.unlogged,
             latency_ms_total=self.latency_ms_total,
             latency=tuple(self.latency),
         )

@@ -52,6 +52,9 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     addressed = CounterMetricFamily(
         "relevo_addressed_requests", "Requests that named the version by header.", labels=_ARM
     )
+    unlogged = CounterMetricFamily(
+        "relevo_unlogged_requests", "Requests turned away since the log could not take them.", labels=_ARM
+    )
     latency = HistogramMetricFamily(
         "relevo_request_duration_seconds", "From the whole body read to the answer ready.", labels=_ARM
     )
@@ -62,9 +65,10 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         rows.add_metric(arm, counters.rows)
         refused.add_metric(arm, counters.refused)
         addressed.add_metric(arm, counters.addressed)
+        unlogged.add_metric(arm, counters.unlogged)
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
-    yield from (requests, rows, refused, addressed, latency)
+    yield from (requests, rows, refused, addressed, unlogged, latency)
 
 
 def _labels(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

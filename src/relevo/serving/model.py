@@ -65,8 +65,9 @@ class Counters:
     """What one version of an endpoint has answered since the counters began.
 
     ``requests`` are those whose input was right and that the split sent here; ``failed`` of them could not be answered
-    by this version. ``refused`` had a wrong input, and ``addressed`` named the version by header: neither counts as
-    traffic of the arm. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
+    by this version. ``refused`` had a wrong input, ``addressed`` named the version by header, ``unlogged`` were turned
+    away since the log could not take them: none of these counts as traffic of the arm. ``latency`` counts ``requests``
+    by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
     """
 
     requests: int = 0
@@ -74,6 +75,7 @@ class Counters:
     failed: int = 0
     refused: int = 0
     addressed: int = 0
+    unlogged: int = 0
     latency_ms_total: float = 0.0
     latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
 

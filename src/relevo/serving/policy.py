@@ -56,6 +56,7 @@ def since(after: Counters, before: Counters | None) -> Counters:
         failed=after.failed - before.failed,
         refused=after.refused - before.refused,
         addressed=after.addressed - before.addressed,
+        unlogged=after.unlogged - before.unlogged,
         latency_ms_total=after.latency_ms_total - before.latency_ms_total,
         latency=tuple(a - b for a, b in zip(after.latency, before.latency, strict=True)),
     )
@@ -69,6 +70,7 @@ def add(first: Counters, second: Counters) -> Counters:
         failed=first.failed + second.failed,
         refused=first.refused + second.refused,
         addressed=first.addressed + second.addressed,
+        unlogged=first.unlogged + second.unlogged,
         latency_ms_total=first.latency_ms_total + second.latency_ms_total,
         latency=tuple(a + b for a, b in zip(first.latency, second.latency, strict=True)),
     )

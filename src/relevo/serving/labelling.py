@@ -1,0 +1,121 @@
+"""The labels route: outcomes by prediction id, stored before they are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from datetime import datetime
+
+import msgspec
+
+from relevo.errors import Invalid, TooLarge
+from relevo.platform.clock import MAX_AHEAD
+from relevo.predictions.labels import Label, LabelIntake, LabelResult
+from relevo.runtimes.model import Signature
+from relevo.serving.counters import Tallies
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.model import LabelCounters
+
+
+class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    prediction_id: str
+    value: float | bool | None = None
+    no_outcome: bool = False
+    known_at: datetime | None = None
+
+
+class _Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    labels: list[_Label]
+    correct: bool = False
+
+
+_decode = msgspec.json.Decoder(_Labels).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Labelling:
+    """Takes labels for the gateway. Belongs to the event loop; commits are made in a thread.
+
+    Args:
+        intake: The label database.
+        thread: Where its calls block.
+        tallies: This worker's counters.
+        event_now: Reads an endpoint's event time anew.
+        max_labels: Labels that one request may bring.
+    """
+
+    def __init__(
+        self,
+        intake: LabelIntake,
+        thread: Executor,
+        tallies: Tallies,
+        event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
+        max_labels: int,
+    ) -> None:
+        self._intake = intake
+        self._thread = thread
+        self._tallies = tallies
+        self._event_now = event_now
+        self._max_labels = max_labels
+
+    async def record(self, endpoint: LiveEndpoint, body: bytes) -> tuple[int, bytes]:
+        """The status and the body that say what became of the labels: 409 with a conflict, 400 with an unknown id.
+
+        Right labels are stored either way, and the body names the others.
+
+        Raises:
+            Invalid: The body is wrong; nothing is stored.
+            TooLarge: It brings too many labels.
+        """
+        request = _parse(body)
+        if len(request.labels) > self._max_labels:
+            raise TooLarge(f"A request brings at most {self._max_labels:,} labels, got {len(request.labels):,}.")
+        champion = endpoint.champion()
+        signature = None if champion is None else champion.signature
+        now = endpoint.now()
+        latest = max((label.known_at or now for label in request.labels), default=now)
+        if latest > now + MAX_AHEAD:
+            now = await self._event_now(endpoint)
+        labels = [_checked(label, place, now, signature) for place, label in enumerate(request.labels)]
+        result = await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: self._intake.record(endpoint.name, endpoint.number, labels, correct=request.correct)
+        )
+        self._tallies.add_labels(endpoint.name, _counts(result))
+        status = 409 if result.conflicts else 400 if result.unknown else 200
+        return status, _encode(result)
+
+
+def _parse(body: bytes) -> _Labels:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        raise Invalid(f"{message}.", field=path.removesuffix("`").removeprefix("$.") or None) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"The body is not valid JSON: {error}.") from None
+
+
+def _checked(label: _Label, place: int, now: datetime, signature: Signature | None) -> Label:
+    where = f"labels[{place}]"
+    if label.no_outcome is (label.value is not None):
+        raise Invalid('Expected either a "value" or "no_outcome": true.', field=f"{where}.value")
+    known_at = label.known_at or now
+    if known_at.tzinfo is None:
+        raise Invalid(f"A time needs its offset from UTC, got {known_at.isoformat()}.", field=f"{where}.known_at")
+    if known_at > now + MAX_AHEAD:
+        raise Invalid(
+            f"The label is known at {known_at.isoformat()}, and event time is {now.isoformat()}.",
+            field=f"{where}.known_at",
+        )
+    value = None if label.value is None else float(label.value)
+    if value is not None and signature is not None and signature.classes:
+        classes = len(signature.classes)
+        if not (value.is_integer() and 0 <= value < classes):
+            names = ", ".join(f"{index} ({name})" for index, name in enumerate(signature.classes))
+            raise Invalid(f"Expected the number of a class: {names}; got {value:g}.", field=f"{where}.value")
+    return Label(label.prediction_id, value, known_at)
+
+
+def _counts(result: LabelResult) -> LabelCounters:
+    return LabelCounters(result.accepted, result.duplicates, len(result.conflicts), len(result.unknown))

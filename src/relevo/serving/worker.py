@@ -1,0 +1,313 @@
+"""A gateway worker: ``python -m relevo.serving.worker --fd N --worker K``.
+
+Serves the listening socket that it inherits; several workers share one. Follows the state store on its own, so that it
+goes on while the control plane is away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import uvicorn
+
+from relevo.errors import RelevoError
+from relevo.features.online import OnlineStore
+from relevo.identity.service import Identity
+from relevo.platform.clock import EventClock
+from relevo.platform.logging import configure_logging
+from relevo.platform.objects import Objects
+from relevo.platform.settings import Settings
+from relevo.platform.state import State
+from relevo.predictions.ids import load_key, new_boot
+from relevo.predictions.labels import LabelIntake
+from relevo.predictions.segments import SegmentWriter
+from relevo.registry.bundles import BundleCache
+from relevo.serving import heartbeats, loader, metrics
+from relevo.serving.counters import Tallies
+from relevo.serving.gateway import Gateway, Limits
+from relevo.serving.invocation import Invocations, Log
+from relevo.serving.labelling import Labelling
+from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.model import Heartbeat, Placement
+from relevo.serving.watch import StateWatch, Tokens
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+REPORT_SECONDS = 1.0
+RETRY_LOAD_SECONDS = 10.0
+FIRST_LOAD_SECONDS = 15.0
+DRAIN_SECONDS = 2.0
+STOP_SECONDS = 10
+TOKEN_SECONDS = 0.1
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which drains before it closes connections. Signals are the worker's affair."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting; answer what comes on open connections and close each after its answer; then the idle ones."""
+        for server in self.servers:
+            server.close()
+        self._gateway.is_draining = True
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self.server_state.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+class Worker:
+    """One process of the gateway, from start to drained.
+
+    Args:
+        settings: Where everything is.
+        number: Which of the workers that share the socket.
+        limits: Past these, requests are refused.
+    """
+
+    def __init__(self, settings: Settings, number: int, limits: Limits) -> None:
+        self._settings = settings
+        self._number = number
+        self._limits = limits
+        self._boot = new_boot()
+        self._tallies = Tallies()
+        self._endpoints = LiveEndpoints()
+        self._reports = settings.folder("gateway")
+        self._state = State(settings.state_database)
+        self._watch = StateWatch(self._state, EventClock(self._state), Identity(self._state))
+        self._reading = ThreadPoolExecutor(1, "state")
+        self._loading = ThreadPoolExecutor(1, "load")
+        self._writing = ThreadPoolExecutor(1, "labels")
+        self._predicting = ThreadPoolExecutor(32, "predict")
+        self._bundles = BundleCache(Objects(settings.folder("objects")), settings)
+        self._loads: set[asyncio.Task[None]] = set()
+        self._tokens_read_at = 0.0
+        self._tokens_reading: asyncio.Future[Tokens] | None = None
+        self._last_report: Heartbeat | None = None
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, then drain."""
+        loop = asyncio.get_running_loop()
+        key = load_key(self._settings.folder("keys"))
+        log_folder = self._settings.folder("log")
+        durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, durable=True)
+        buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
+        intake = LabelIntake(self._settings.database("labels"), key)
+        features = OnlineStore(self._settings.root / "online.db")
+        gateway = Gateway(
+            self._number,
+            self._endpoints,
+            Invocations(
+                Log(durable, buffered, key, self._boot),
+                features,
+                self._tallies,
+                self._predicting,
+                self._event_now,
+                self._limits.rows,
+            ),
+            Labelling(intake, self._writing, self._tallies, self._event_now, self._limits.rows),
+            self._read_tokens,
+            self._read_metrics,
+            self._limits,
+        )
+        await self._start(gateway)
+        server = Server(_uvicorn(gateway), gateway)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        following = loop.create_task(self._follow(gateway))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            following.cancel()
+            await durable.close()
+            await buffered.close()
+            await loop.run_in_executor(self._reading, heartbeats.write, self._reports, self._heartbeat())
+            self._close(intake, features)
+
+    async def _start(self, gateway: Gateway) -> None:
+        """Read the state and load what is placed before the first connection is taken, for a while at most."""
+        snapshot = await asyncio.get_running_loop().run_in_executor(self._reading, self._watch.read)
+        gateway.tokens = snapshot.tokens
+        for placement in self._endpoints.apply(snapshot):
+            self._load(placement)
+        if self._loads:
+            await asyncio.wait(self._loads, timeout=FIRST_LOAD_SECONDS)
+        gc.collect()
+        gc.freeze()  # what lives now lives on: later collections need not look at it
+
+    async def _follow(self, gateway: Gateway) -> None:
+        """Every 100 ms: follow the state, and report."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                snapshot = await loop.run_in_executor(self._reading, self._watch.poll)
+                if snapshot is not None:
+                    gateway.tokens = snapshot.tokens
+                    for placement in self._endpoints.apply(snapshot):
+                        self._load(placement)
+                await self._report()
+            except Exception:
+                logger.exception("following the state failed; answering by what was read before")
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _load(self, placement: Placement) -> None:
+        task = asyncio.get_running_loop().create_task(self._load_until_done(placement))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    async def _load_until_done(self, placement: Placement) -> None:
+        """Load the version; when it fails, say so, and try again as long as it is placed."""
+        loop = asyncio.get_running_loop()
+        while self._endpoints.wants(placement):
+            try:
+                version = await loop.run_in_executor(self._loading, loader.load, placement, self._bundles.fetch)
+            except Exception as error:
+                why = error.message if isinstance(error, RelevoError) else f"{type(error).__name__}: {error}"
+                logger.error("%s/%s cannot be loaded: %s", placement.endpoint, placement.version, why, exc_info=error)
+                self._endpoints.failed(placement, why)
+                await asyncio.sleep(RETRY_LOAD_SECONDS)
+            else:
+                self._endpoints.loaded(version)
+                logger.info("%s/%s is ready", placement.endpoint, placement.version)
+                return
+
+    async def _report(self) -> None:
+        heartbeat = self._heartbeat()
+        last = self._last_report
+        if last is None or (heartbeat.at - last.at).total_seconds() >= REPORT_SECONDS or _differ(heartbeat, last):
+            self._last_report = heartbeat
+            await asyncio.get_running_loop().run_in_executor(self._reading, heartbeats.write, self._reports, heartbeat)
+
+    def _heartbeat(self) -> Heartbeat:
+        live = list(self._endpoints)
+        return Heartbeat(
+            worker=self._number,
+            pid=os.getpid(),
+            boot=f"{self._boot:016x}",
+            at=datetime.now(UTC),
+            loaded={endpoint.name: dict(endpoint.states) for endpoint in live},
+            revisions={endpoint.name: endpoint.route.revision for endpoint in live if endpoint.route is not None},
+            counters=self._tallies.versions(),
+            labels=self._tallies.labels(),
+        )
+
+    async def _event_now(self, endpoint: LiveEndpoint) -> datetime:
+        """The endpoint's event time, read now; a driver may have advanced it since the last poll."""
+        if endpoint.replayed_at is not None:
+            loop = asyncio.get_running_loop()
+            now = await loop.run_in_executor(self._reading, self._watch.event_now, endpoint.name)
+            endpoint.replayed_at = max(now, endpoint.replayed_at)
+        return endpoint.now()
+
+    async def _read_tokens(self) -> Tokens:
+        """The accepted tokens; read at most every 100 ms, however many unknown ones are tried."""
+        if self._tokens_reading is None:
+            wait = self._tokens_read_at + TOKEN_SECONDS - time.monotonic()
+            self._tokens_reading = asyncio.ensure_future(self._read_tokens_after(wait))
+        return await asyncio.shield(self._tokens_reading)
+
+    async def _read_tokens_after(self, seconds: float) -> Tokens:
+        try:
+            await asyncio.sleep(max(seconds, 0))
+            self._tokens_read_at = time.monotonic()
+            return await asyncio.get_running_loop().run_in_executor(self._reading, self._watch.tokens)
+        finally:
+            self._tokens_reading = None
+
+    async def _read_metrics(self) -> bytes:
+        own = self._heartbeat()
+
+        def render() -> bytes:
+            others = [one for one in heartbeats.read(self._reports) if one.boot != own.boot]
+            reports = [*others, own]
+            return metrics.exposition(reports, heartbeats.alive(reports, own.at))
+
+        return await asyncio.get_running_loop().run_in_executor(self._predicting, render)
+
+    def _close(self, intake: LabelIntake, features: OnlineStore) -> None:
+        for threads in (self._loading, self._predicting, self._writing, self._reading):
+            threads.shutdown(wait=True, cancel_futures=True)
+        self._endpoints.close()
+        intake.close()
+        features.close()
+        self._watch.close()
+        self._state.close()
+
+
+def _differ(one: Heartbeat, other: Heartbeat) -> bool:
+    return (one.loaded, one.revisions, one.counters, one.labels) != (
+        other.loaded,
+        other.revisions,
+        other.counters,
+        other.labels,
+    )
+
+
+def _uvicorn(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        backlog=2048,
+    )
+
+
+def _die_with_supervisor() -> None:
+    """Ask the kernel for SIGTERM when the supervisor ends, however it ends."""
+    supervisor = os.environ.get("RELEVO_SUPERVISOR")
+    if supervisor is None:
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(supervisor):  # it ended before the call
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Run a worker until it is told to stop."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    parser.add_argument("--worker", type=int, required=True, help="number of this worker among those on the socket")
+    arguments = parser.parse_args()
+    _die_with_supervisor()
+    settings = Settings()
+    configure_logging(settings, f"gateway-{arguments.worker}")
+    import uvloop
+
+    async def serve() -> None:
+        await Worker(settings, arguments.worker, Limits()).run(socket.socket(fileno=arguments.fd))
+
+    uvloop.run(serve())
+
+
+if __name__ == "__main__":
+    main()
