@@ -52,7 +52,7 @@ class Trial:
 
 
 def trial(ask: Callable[[list[Row]], Sequence[Answer]], holdout: Sequence[Row], signature: Signature) -> Trial:
-    """Holdout rows and awkward ones, with what ``ask``, the original, answers. ``ask`` may raise for rows it refuses."""
+    """Holdout rows and awkward ones, with what ``ask``, the original, answers; it may raise for rows it refuses."""
     kinds: list[str] = []
     rows: list[Row] = []
     for kind, row in _chosen(holdout, signature):

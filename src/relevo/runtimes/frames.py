@@ -13,6 +13,9 @@ from relevo.runtimes.model import Column, ColumnType, Signature
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Name of a bundle's file with the training categories of the text inputs, by column.
+CATEGORIES_FILE = "runtime/categories.json"
+
 #: Training categories of each text input, sorted.
 Categories = Mapping[str, Sequence[str]]
 

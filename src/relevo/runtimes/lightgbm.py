@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from struct import Struct
+from typing import Any
 
 from relevo.errors import Corrupted, Invalid, Unavailable
 from relevo.runtimes.model import ColumnType, Signature
@@ -113,11 +114,11 @@ class LightgbmRuntime:
         self._check(self._held(self._fast, data, self._length_at, answer))
         return list(answer) if self._outputs == 1 else [list(answer)]
 
-    def _encoded(self, row: Sequence[object]) -> list[float]:
+    def _encoded(self, row: Sequence[Any]) -> list[float]:
         return [
             (_NAN if value is None else value) if codes is None else codes.get(value, _NAN)
             for codes, value in zip(self._encoders, row, strict=True)
-        ]  # type: ignore[misc]
+        ]
 
     def _check_shape(self) -> None:
         for what, expected, function in (
@@ -159,7 +160,7 @@ def _encoders(text: str, signature: Signature) -> list[dict[object, float] | Non
 
 
 @cache
-def _library() -> tuple[ctypes.CDLL, ctypes._CFunctionType]:
+def _library() -> tuple[ctypes.CDLL, Any]:
     """LightGBM's C library, and its single-row call that keeps the interpreter's lock."""
     path = _path()
     library = ctypes.CDLL(str(path))

@@ -78,7 +78,7 @@ class LinearRuntime:
         # One output is the usual case: its weights as plain floats.
         self._single_numbers = [(n.column, n.fill, n.center, n.scale, n.weights[0]) for n in model.numbers]
         self._single_tables = [
-            (column, {value: None if w is None else w[0] for value, w in table.items()}, unknown and unknown[0])
+            (column, {value: _first(weights) for value, weights in table.items()}, _first(unknown))
             for column, table, unknown in self._tables
         ]
 
@@ -107,12 +107,14 @@ class LinearRuntime:
         for column, fill, center, scale, weight in self._single_numbers:
             value = row[column]
             if value is None:
-                value = self._or_refuse(fill, column, row)
+                if fill is None:
+                    raise self._refusal(column, row)
+                value = fill
             total += (value - center) / scale * weight  # type: ignore[operator]
         for column, table, unknown in self._single_tables:
             weight_of_value = table.get(row[column], unknown)
             if weight_of_value is None:
-                weight_of_value = self._or_refuse(None, column, row)
+                raise self._refusal(column, row)
             total += weight_of_value
         return total
 
@@ -121,22 +123,26 @@ class LinearRuntime:
         for column, fill, center, scale, weights in self._numbers:
             value = row[column]
             if value is None:
-                value = self._or_refuse(fill, column, row)
+                if fill is None:
+                    raise self._refusal(column, row)
+                value = fill
             scaled: float = (value - center) / scale  # type: ignore[operator]
             totals = [total + scaled * weight for total, weight in zip(totals, weights, strict=True)]
         for column, table, unknown in self._tables:
             found = table.get(row[column], unknown)
             if found is None:
-                self._or_refuse(None, column, row)
+                raise self._refusal(column, row)
             totals = [total + weight for total, weight in zip(totals, found, strict=True)]
         return totals
 
-    def _or_refuse(self, fill: float | None, column: int, row: Sequence[object]) -> float:
-        if fill is None:
-            name, value = self._names[column], row[column]
-            shown = "null" if value is None else ascii(value)[:60]
-            raise Invalid(f"Column {name!r}: the model cannot answer {shown}.", field=name)
-        return fill
+    def _refusal(self, column: int, row: Sequence[object]) -> Invalid:
+        name, value = self._names[column], row[column]
+        shown = "null" if value is None else ascii(value)[:60]
+        return Invalid(f"Column {name!r}: the model cannot answer {shown}.", field=name)
+
+
+def _first(weights: Weights | None) -> float | None:
+    return None if weights is None else weights[0]
 
 
 def _lookup(table: Table) -> dict[object, Weights | None]:

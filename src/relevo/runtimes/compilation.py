@@ -1,0 +1,143 @@
+"""Which runtime a version gets: the first that can be made and agrees with the original. Runs in the training child."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from relevo.contract.model import Task
+from relevo.errors import Invalid, RelevoError
+from relevo.platform.encoding import to_json
+from relevo.runtimes import agreement, lightgbm, linear, original
+from relevo.runtimes.frames import CATEGORIES_FILE, Categories, as_frame, rows_of_frame
+from relevo.runtimes.linearise import linearise
+from relevo.runtimes.loading import ISOLATED, PROBE_FILE, Probe, Runtime, open_runtime
+from relevo.runtimes.model import Signature
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Rows of the probe that a loaded version answers before it takes traffic.
+PROBE_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The chosen runtime, its files by their path in the bundle, and the evidence for the choice as plain JSON."""
+
+    runtime: str
+    files: dict[str, bytes]
+    agreement: dict[str, object]
+
+
+#: A compiler gives the runtime's files, or raises Invalid with the reason why it does not apply.
+Compiler = Callable[[Any, Signature, Categories], Mapping[str, bytes]]
+
+
+def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame) -> Compiled:
+    """The fastest runtime that agrees with ``model``.
+
+    Args:
+        model: The fitted model, as the team's training function returned it.
+        signature: Its inputs, in the order of the frame that it was fitted on.
+        inputs: Holdout rows, a frame made by ``frames.as_frame`` with the training categories.
+
+    Raises:
+        Invalid: The model cannot answer a frame of this signature, or answers another shape or other classes.
+    """
+    original.check_classes(model, signature)
+    categories = training_categories(inputs)
+
+    def ask(rows: list[agreement.Row]) -> list[agreement.Answer]:
+        return original.predict(model, as_frame(rows, signature, categories), signature).tolist()  # type: ignore[no-any-return]
+
+    holdout = rows_of_frame(inputs, signature)
+    if not holdout:
+        raise Invalid("Expected holdout rows to compare the compiled model on, got none.")
+    ask(holdout[:1])  # a model that cannot answer at all says so here, in its own words
+    tried = agreement.trial(ask, holdout, signature)
+    shared = {CATEGORIES_FILE: msgspec.json.encode(categories), PROBE_FILE: _probe(tried)}
+    refused: list[dict[str, str]] = []
+    for name, compiler in COMPILERS:
+        try:
+            files = dict(compiler(model, signature, categories))
+            compared = compare(open_runtime(name, files, signature), tried)
+        except Exception as error:
+            refused.append({"runtime": name, "reason": _reason(error)})
+            continue
+        if compared.disagreement is None:
+            return Compiled(name, files | shared, _evidence(name, compared, refused))
+        refused.append({"runtime": name, "reason": compared.disagreement})
+    return Compiled(ISOLATED, shared, _evidence(ISOLATED, None, refused))
+
+
+def compare(runtime: Runtime, tried: agreement.Trial) -> agreement.Agreement:
+    """How ``runtime`` agrees with the trial; closes it."""
+    try:
+        return agreement.check(lambda rows: runtime.predict(rows), tried)
+    finally:
+        runtime.close()
+
+
+def training_categories(inputs: pd.DataFrame) -> dict[str, list[str]]:
+    """The categories of each categorical column of a model frame."""
+    return {
+        str(name): [str(value) for value in dtype.categories]
+        for name, dtype in inputs.dtypes.items()
+        if hasattr(dtype, "categories")
+    }
+
+
+def _linear(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
+    return {linear.FILE: msgspec.json.encode(linearise(model, signature, categories))}
+
+
+def _lightgbm(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
+    while type(model).__name__ == "Pipeline" and len(model.steps) == 1:
+        model = model.steps[0][1]
+    booster = getattr(model, "booster_", model)
+    if not (type(booster).__module__.startswith("lightgbm") and hasattr(booster, "model_to_string")):
+        raise Invalid(f"{type(model).__name__} is not a LightGBM model")
+    if callable(getattr(model, "objective_", None)):
+        raise Invalid("an objective written in Python is not part of the booster")
+    if signature.task is Task.CLASSIFICATION and booster is not model and not hasattr(model, "predict_proba"):
+        raise Invalid(f"{type(model).__name__} is no classifier")
+    return {lightgbm.FILE: booster.model_to_string().encode()}
+
+
+#: In the order of preference. ONNX and others come in here.
+COMPILERS: tuple[tuple[str, Compiler], ...] = (("linear", _linear), ("lightgbm", _lightgbm))
+
+
+def _probe(tried: agreement.Trial) -> bytes:
+    """A few rows of every kind that the original answers, each with its answer."""
+    places = [i for i, answer in enumerate(tried.expected) if answer is not None]
+    kinds = dict.fromkeys(tried.kinds[i] for i in places)
+    each = max(1, PROBE_ROWS // max(1, len(kinds)))
+    chosen = [i for kind in kinds for i in [i for i in places if tried.kinds[i] == kind][:each]]
+    chosen = [i for i in chosen if _is_finite(tried.expected[i])]
+    probe = Probe(
+        rows=[tried.rows[i] for i in chosen],
+        outputs=[tried.expected[i] for i in chosen],  # type: ignore[misc]
+        tolerance=agreement.TOLERANCE,
+    )
+    return msgspec.json.encode(probe)
+
+
+def _is_finite(answer: agreement.Answer | None) -> bool:
+    numbers = answer if isinstance(answer, list) else [answer]
+    return all(number is not None and abs(number) < float("inf") for number in numbers)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, RelevoError) else f"{type(error).__name__}: {error}"[:500]
+
+
+def _evidence(runtime: str, compared: agreement.Agreement | None, refused: list[dict[str, str]]) -> dict[str, object]:
+    evidence: dict[str, object] = {"runtime": runtime, "refused": refused}
+    if compared is not None:
+        evidence |= to_json(compared)
+    return evidence

@@ -1,0 +1,159 @@
+"""From a bundle's files to something that answers. Light: the gateway imports this, and never unpickles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from relevo.errors import Corrupted, Invalid
+from relevo.runtimes import lightgbm, linear
+from relevo.runtimes.isolated import IsolatedRuntime
+from relevo.runtimes.model import ColumnType, Signature
+
+#: The runtime that asks the original model in a child process.
+ISOLATED = "isolated"
+#: Rows with the answers of the original.
+PROBE_FILE = "runtime/probe.json"
+
+Predictions = list[float] | list[list[float]]
+
+
+class Runtime(Protocol):
+    """A model that answers. Every implementation is thread-safe until it is closed."""
+
+    def predict(self, rows: Sequence[Sequence[object]]) -> Predictions:
+        """Answers for rows ``(n_rows, n_inputs)`` in the signature's order, None for null.
+
+        Of a regression or of two classes ``(n_rows,)``, of more classes ``(n_rows, n_classes)``.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Sealed(Protocol):
+    """What loading needs of a manifest."""
+
+    @property
+    def runtime(self) -> str:
+        """Name of the runtime."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and output."""
+        ...
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Rows, the answers that the original gave, and how far an answer may be off, relative beyond 1."""
+
+    rows: list[list[Any]]
+    outputs: list[float | list[float]]
+    tolerance: float
+
+
+class LoadedRuntime:
+    """A runtime with the probe of its bundle.
+
+    Attributes:
+        is_blocking: Whether ``predict`` waits for another process; then ``predict_async`` is there for an event loop.
+    """
+
+    def __init__(self, runtime: Runtime, signature: Signature, probe: Probe) -> None:
+        self.signature = signature
+        self.predict = runtime.predict
+        self.is_blocking = isinstance(runtime, IsolatedRuntime)
+        self._runtime = runtime
+        self._probe = probe
+
+    async def predict_async(self, rows: Sequence[Sequence[object]]) -> Predictions:
+        """As ``predict``, without holding up the event loop where another process answers."""
+        if isinstance(self._runtime, IsolatedRuntime):
+            return await self._runtime.predict_async(rows)
+        return self._runtime.predict(rows)
+
+    def probe(self) -> int:
+        """Answers the sealed rows and returns how many there were.
+
+        Raises:
+            Corrupted: An answer is not the one that was sealed with the version.
+        """
+        rows = [_timed(row, self.signature) for row in self._probe.rows]
+        if not rows:
+            return 0
+        answers: Sequence[float | list[float]] = self._runtime.predict(rows)
+        for index, (expected, got) in enumerate(zip(self._probe.outputs, answers, strict=True)):
+            if not _is_close(expected, got, self._probe.tolerance):
+                raise Corrupted(f"Probe row {index}: expected {expected}, got {got}.")
+        return len(rows)
+
+    def close(self) -> None:
+        """Free what the runtime holds; a child process ends."""
+        self._runtime.close()
+
+
+def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) -> LoadedRuntime:
+    """The runtime of the verified bundle in ``folder``. May take seconds; call it off the event loop.
+
+    Args:
+        folder: A folder that ``BundleCache`` gave.
+        manifest: Its manifest.
+        python: Interpreter of the version's environment, for the isolated runtime; default: this one.
+
+    Raises:
+        Corrupted: A file is not what the runtime expects.
+        Invalid: The runtime is not known here.
+        Unavailable: What the runtime needs is not installed, or its child does not start.
+    """
+    probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+    if manifest.runtime == ISOLATED:
+        return LoadedRuntime(IsolatedRuntime(folder, manifest.signature, python=python), manifest.signature, probe)
+    files = {path: (folder / path).read_bytes() for path in _FILES.values() if (folder / path).is_file()}
+    return LoadedRuntime(open_runtime(manifest.runtime, files, manifest.signature), manifest.signature, probe)
+
+
+def open_runtime(name: str, files: Mapping[str, bytes], signature: Signature) -> Runtime:
+    """The compiled runtime of that name from its files.
+
+    Raises:
+        Corrupted: The file is missing or is not what the runtime expects.
+        Invalid: There is no compiled runtime of that name.
+    """
+    if name not in _FILES:
+        raise Invalid(f"Unknown runtime {name!r}; expected one of {', '.join((*_FILES, ISOLATED))}.")
+    path = _FILES[name]
+    if path not in files:
+        raise Corrupted(f"The bundle has no {path}, which the runtime {name} needs.")
+    try:
+        if name == "linear":
+            return linear.LinearRuntime.load(files[path], signature)
+        return lightgbm.LightgbmRuntime.load(files[path], signature)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Corrupted(f"{path}: {error}") from None
+
+
+_FILES = {"linear": linear.FILE, "lightgbm": lightgbm.FILE}
+
+
+def _timed(row: list[Any], signature: Signature) -> list[Any]:
+    """JSON has no times: they come back from text."""
+    return [
+        datetime.fromisoformat(value) if column.type is ColumnType.TIME and value is not None else value
+        for column, value in zip(signature.inputs, row, strict=True)
+    ]
+
+
+def _is_close(expected: float | list[float], got: float | list[float], tolerance: float) -> bool:
+    if isinstance(expected, list) or isinstance(got, list):
+        if not (isinstance(expected, list) and isinstance(got, list)) or len(expected) != len(got):
+            return False
+        return all(_is_close(one, other, tolerance) for one, other in zip(expected, got, strict=True))
+    return math.isfinite(got) and abs(expected - got) <= tolerance * max(1.0, abs(expected))
