@@ -7,8 +7,10 @@ import re
 import sys
 import time
 from logging.handlers import RotatingFileHandler
+from typing import TYPE_CHECKING
 
-from relevo.platform.settings import Settings
+if TYPE_CHECKING:  # every job imports `redact`, and need not wait for pydantic
+    from relevo.platform.settings import Settings
 
 _MAX_BYTES = 10 * 1024 * 1024
 _KEPT_FILES = 5
