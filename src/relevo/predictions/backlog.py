@@ -52,7 +52,9 @@ def segments(log: Path) -> dict[SegmentName, Path]:
     for _ in range(2):
         for path in log.glob("*/*-*"):
             name = parse_name(path)
-            if name is not None and name.worker != DAMAGED_FOLDER and found.get(name, path).suffix != ".seg":
+            if name is None or name.worker == DAMAGED_FOLDER:
+                continue
+            if name not in found or path.suffix == ".seg":
                 found[name] = path
     return found
 

@@ -22,6 +22,7 @@ ID_LENGTH = 36
 _KEY_BYTES = 32
 _TAG_BYTES = 9
 _HOUR_US = 3_600_000_000
+_LAST_HOUR = 2**23 - 1  # year 2926; times beyond it, or before 1013, are kept as the last and first hour
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 
@@ -87,14 +88,15 @@ class Issuer:
         self._endpoint = endpoint_number.to_bytes(2, "big")
         self._boot = boot.to_bytes(8, "big")
         self._sequence = 0
-        self._hour = -1
+        self._hour: int | None = None
         self._head = b""
 
     def issue(self, event_at_us: int, n: int) -> list[str]:
         """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970)."""
         hour = event_at_us // _HOUR_US
         if hour != self._hour:
-            self._head = self._endpoint + hour.to_bytes(3, "big", signed=True) + self._boot
+            kept = min(max(hour, -_LAST_HOUR), _LAST_HOUR)
+            self._head = self._endpoint + kept.to_bytes(3, "big", signed=True) + self._boot
             self._hour = hour
         head, tagger, encode = self._head, self._tagger, binascii.b2a_base64
         first = self._sequence
