@@ -1,0 +1,188 @@
+"""Features of many rows, each as it was known at the time of its row.
+
+What the join promises, whatever the order and the faults of its input:
+
+- The result has the rows of the spine, in the spine's order, and the features beside them.
+- A row of a source counts from when it has happened and is known, whichever is later.
+- ``latest`` is the row with the newest event time among those that count; of several, the one known last; of several
+  still, the last in the table. Its age, asked time minus event time, may be the view's ttl, and no more.
+- A window holds the rows that began to count in ``(asked - over, asked]``: it ends at the asked time, not at a row.
+- A null key or a null time matches nothing, and every feature is null. A key without rows has counts and sums of 0.
+- NaN is null. Infinities are left out of sums and means.
+
+Joining as-of on known time after dropping rows below the running maximum of event time is exact for ``latest``,
+because such a row is never the newest from the moment that it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from relevo.contract.model import Source
+from relevo.errors import Invalid, nearest
+from relevo.features.model import Aggregation, Feature, FeatureView
+from relevo.features.policy import check_views
+from relevo.features.rows import EVENT, KNOWN, TIME, columns_of, number_column, read_rows, value_column
+
+_ROW, _AT, _FROM = "__row", "__at", "__from"
+_COUNT = "__count"
+
+
+def attach(
+    spine: pl.LazyFrame,
+    views: Sequence[FeatureView],
+    tables: Mapping[str, pl.LazyFrame],
+    *,
+    sources: Iterable[Source],
+    at: str,
+) -> pl.LazyFrame:
+    """The spine with the features of ``views`` as new columns.
+
+    Args:
+        spine: Rows that are asked about; holds the views' entity keys and ``at``.
+        views: The views to attach.
+        tables: The table of each source by its name.
+        sources: The declared sources of the views, which name their time columns.
+        at: The column of the spine that holds the asked time, aware.
+
+    Raises:
+        Invalid: A view, a column or a type does not fit.
+    """
+    declared = {source.name: source for source in sources}
+    check_views(views, declared.values())
+    schema = spine.collect_schema()
+    _check_spine(schema, views, at)
+    asked = spine.with_row_index(_ROW).with_columns(pl.col(at).cast(TIME).alias(_AT)).sort(_AT)
+    for view in views:
+        rows = read_rows(view, declared[view.source], tables[view.source])
+        rows = _with_keys_of(schema, rows, view)
+        asked = _attach_windows(_attach_latest(asked, view, rows), view, rows)
+    return asked.sort(_ROW).drop(_ROW, _AT)
+
+
+def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+    features = [feature for feature in view.features if not feature.aggregation.is_windowed]
+    if not features:
+        return asked
+    values = [value_column(column) for column in columns_of(view, Aggregation.LATEST)]
+    newest = pl.col(EVENT) >= pl.col(EVENT).cum_max()
+    rows = rows.filter((newest & _is_last_of_ties()).over(view.entity.key))
+    joined = _join(asked, rows.select(*view.entity.key, KNOWN, EVENT, *values), view, _AT)
+    return joined.with_columns(_latest(feature, view.ttl) for feature in features).drop(EVENT, *values)
+
+
+def _latest(feature: Feature, ttl: timedelta | None) -> pl.Expr:
+    age = pl.col(_AT) - pl.col(EVENT)
+    if feature.aggregation is Aggregation.SINCE_LATEST:
+        value = age.dt.total_microseconds() / 1e6
+    else:
+        value = pl.col(value_column(str(feature.column)))
+    return (value if ttl is None else pl.when(age <= ttl).then(value)).alias(feature.name)
+
+
+def _attach_windows(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Prefix sums over each entity's rows; a window is the one at its end minus the one at its start."""
+    if not view.windows:
+        return asked
+    prefixes = _prefixes(view)
+    rows = (
+        rows.with_columns(prefix.over(view.entity.key).alias(name) for name, prefix in prefixes.items())
+        .filter(_is_last_of_ties().over(view.entity.key))
+        .select(*view.entity.key, KNOWN, *prefixes)
+    )
+    asked = _join(asked, rows, view, _AT)
+    for over in view.windows:
+        before = rows.rename({name: _before(name) for name in prefixes})
+        asked = _join(asked.with_columns((pl.col(_AT) - over).alias(_FROM)), before, view, _FROM)
+        features = [feature for feature in view.features if feature.over == over]
+        has_key = pl.all_horizontal(pl.col(*view.entity.key, _AT).is_not_null())
+        asked = asked.with_columns(pl.when(has_key).then(_window(feature)).alias(feature.name) for feature in features)
+        asked = asked.drop(_FROM, *(_before(name) for name in prefixes))
+    return asked.drop(*prefixes)
+
+
+def _prefixes(view: FeatureView) -> dict[str, pl.Expr]:
+    prefixes = {}
+    if any(feature.aggregation is Aggregation.COUNT for feature in view.features):
+        prefixes[_COUNT] = pl.int_range(1, pl.len() + 1)
+    for column in columns_of(view, Aggregation.SUM, Aggregation.MEAN):
+        number = pl.col(number_column(column))
+        prefixes[_count_of(column)] = number.is_not_null().cum_sum().cast(pl.Int64)
+        prefixes[_sum_of(column)] = number.fill_null(0.0).cum_sum()
+    return prefixes
+
+
+def _window(feature: Feature) -> pl.Expr:
+    if feature.aggregation is Aggregation.COUNT:
+        return _difference(_COUNT)
+    count, total = _difference(_count_of(str(feature.column))), _difference(_sum_of(str(feature.column)))
+    if feature.aggregation is Aggregation.MEAN:
+        return pl.when(count > 0).then(total / count)
+    return pl.when(count > 0).then(total).otherwise(0.0)
+
+
+def _difference(name: str) -> pl.Expr:
+    return pl.col(name).fill_null(0) - pl.col(_before(name)).fill_null(0)
+
+
+def _join(asked: pl.LazyFrame, rows: pl.LazyFrame, view: FeatureView, on: str) -> pl.LazyFrame:
+    # Both sides are sorted by time here; Polars cannot check that within keys, and would warn.
+    return asked.join_asof(
+        rows, left_on=on, right_on=KNOWN, by=list(view.entity.key), check_sortedness=False, coalesce=True
+    ).drop(KNOWN, strict=False)
+
+
+def _is_last_of_ties() -> pl.Expr:
+    """Among rows of a key that became known at once, the last; engines differ in which one they would take."""
+    return pl.col(KNOWN).ne_missing(pl.col(KNOWN).shift(-1))
+
+
+def _with_keys_of(schema: pl.Schema, rows: pl.LazyFrame, view: FeatureView) -> pl.LazyFrame:
+    """The rows with key columns of the spine's types. A key that does not fit into them can match nothing."""
+    types = rows.collect_schema()
+    for name in view.entity.key:
+        if _family(types[name]) != _family(schema[name]):
+            raise Invalid(
+                f"feature view {view.name}: key {name!r} is {schema[name]} in the rows asked about "
+                f"and {types[name]} in source {view.source}"
+            )
+    casts = [pl.col(name).cast(schema[name], strict=False) for name in view.entity.key if types[name] != schema[name]]
+    return rows.with_columns(casts).drop_nulls(list(view.entity.key)) if casts else rows
+
+
+def _family(kind: pl.DataType) -> str:
+    if kind.is_integer():
+        return "integer"
+    if kind == pl.String or isinstance(kind, (pl.Categorical, pl.Enum)):
+        return "text"
+    return str(kind)
+
+
+def _check_spine(schema: pl.Schema, views: Sequence[FeatureView], at: str) -> None:
+    for name in dict.fromkeys((at, *(key for view in views for key in view.entity.key))):
+        if name not in schema:
+            near = nearest(name, schema)
+            hint = f"did you mean {near!r}?" if near else f"columns: {', '.join(schema)}"
+            raise Invalid(f"the rows asked about have no column {name!r}, which the features need", hint=hint)
+    kind = schema[at]
+    if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
+        raise Invalid(f"the asked time {at!r} should hold aware datetimes, got {kind}")
+    for view in views:
+        for feature in view.features:
+            if feature.name in schema:
+                raise Invalid(f"feature {feature.name} of {view.name} has the name of a column that is there already")
+
+
+def _count_of(column: str) -> str:
+    return f"__count_{column}"
+
+
+def _sum_of(column: str) -> str:
+    return f"__sum_{column}"
+
+
+def _before(name: str) -> str:
+    return f"{name}_before"
