@@ -118,6 +118,11 @@ class Workflows:
         """Call ``callback`` at close, once steps in flight can no longer be recorded: it ends what they wait for."""
         self._on_close.append(callback)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the process is about to end: work should stop, not fail."""
+        return self._closing.is_set()
+
     def launch(self) -> None:
         """Open the database, and take up the unfinished runs of this executor within a second. Blocks about 0.5 s."""
         _prepare_database(self._url)
@@ -147,8 +152,6 @@ class Workflows:
                 self._client.destroy()
                 self._client = None
         self._loop = self._thread = None
-
-    # -- from outside -------------------------------------------------------------------------------------------
 
     def start(self, name: str, workflow_id: str, /, **arguments: object) -> None:
         """Start a workflow under an id; the same id again changes nothing. Not from a workflow's own coroutine.
@@ -212,8 +215,6 @@ class Workflows:
         while (status := self.status(workflow_id)).state == "running" and time.monotonic() < deadline:
             time.sleep(0.02)
         return status
-
-    # -- from inside a workflow ---------------------------------------------------------------------------------
 
     @property
     def workflow_id(self) -> str:
