@@ -71,7 +71,11 @@ def _values(column: Column, values: Any, categories: Categories) -> Any:
 
     if column.type is ColumnType.TEXT:
         plain = values.to_list() if hasattr(values, "to_list") else list(values)
-        return pd.Categorical(plain, categories=list(categories.get(column.name, ())))
+        known = list(categories.get(column.name, ()))
+        codes = {value: code for code, value in enumerate(known)}
+        return pd.Categorical.from_codes(
+            [codes.get(value, -1) for value in plain], categories=pd.Index(known, dtype="str")
+        )
     if column.type is ColumnType.TIME:
         plain = values.to_list() if hasattr(values, "to_list") else list(values)
         return pd.Series(pd.to_datetime(plain, utc=True)).dt.as_unit("us").array

@@ -195,7 +195,7 @@ class IsolatedRuntime:
             else:
                 if answer.error is not None:
                     raise JobFailed(f"The model refused the request: {answer.error}")
-                return answer.predictions or []
+                return answer.predictions or []  # type: ignore[return-value]
         raise AssertionError("unreachable")
 
     def _start(self) -> None:

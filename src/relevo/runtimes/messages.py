@@ -33,7 +33,7 @@ class Question(msgspec.Struct, array_like=True, frozen=True):
 class Answer(msgspec.Struct, array_like=True, frozen=True):
     """Predictions, or why there are none; neither once the child is ready."""
 
-    predictions: list[float] | list[list[float]] | None = None
+    predictions: list[float | list[float]] | None = None
     error: str | None = None
 
 
@@ -52,11 +52,14 @@ def receive(source: socket.socket, kind: type[T], deadline: float | None = None)
         deadline: On the monotonic clock; None waits for ever.
 
     Raises:
-        Closed: The other side is gone.
+        Closed: The other side is gone, or does not speak our language.
         TimedOut: The deadline passed.
     """
     (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size, deadline))
-    return msgspec.msgpack.decode(_exactly(source, length, deadline), type=kind)
+    try:
+        return msgspec.msgpack.decode(_exactly(source, length, deadline), type=kind)
+    except msgspec.MsgspecError:
+        raise Closed from None
 
 
 def _exactly(source: socket.socket, size: int, deadline: float | None) -> bytes:
