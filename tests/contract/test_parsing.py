@@ -242,7 +242,8 @@ def test_each_missing_block_is_named_once() -> None:
         ("a: b\n---\nc: d\n", "relevo.yaml:2: not valid YAML: but found another document"),
         ("model: !!python/object:os.system x", "relevo.yaml:1: model: expected a name such as flight-delay, got "),
         ("sources: &a {x: *a}", "relevo.yaml:1: sources.x.x: unknown key"),
-        ("[" * 5000, "relevo.yaml:1: not valid YAML"),
+        ("[" * 2000, "relevo.yaml:1: not valid YAML"),
+        ("owner: " + "a" * 200_000, "relevo.yaml:1: expected at most 200000 characters, got 200007"),
     ],
 )
 def test_what_is_not_a_contract_at_all_is_refused(text: str, expected: str) -> None:

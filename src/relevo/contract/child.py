@@ -127,8 +127,7 @@ def _check_parameters(function: Callable[..., object], kind: str) -> None:
             continue
         is_known = parameter.name in ("since", "until") and parameter.kind is not parameter.POSITIONAL_ONLY
         if not is_known and parameter.default is parameter.empty:
-            hint = _meant(parameter.name, ["since", "until"])
-            raise _Missing(f"expected a function of nothing, or of since and until, got one of {signature}{hint}")
+            raise _Missing(f"expected a function of nothing, or of since and until, got one of {signature}")
 
 
 def _views(module: ModuleType) -> list[Json]:

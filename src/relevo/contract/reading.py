@@ -19,6 +19,7 @@ from relevo.contract.model import Scalar
 from relevo.errors import Invalid, nearest
 
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
+_LONGEST_TEXT = 200_000
 # YAML 1.1 reads 1e-3 as text, because it has no dot; nobody who writes it means text.
 _EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
 _KINDS = {
@@ -81,6 +82,8 @@ def read_document(text: str, path: str) -> tuple[Block, Problems]:
         Invalid: The text is not YAML, or not one block.
     """
     problems = Problems(path)
+    if len(text) > _LONGEST_TEXT:
+        raise Invalid(f"{path}:1: expected at most {_LONGEST_TEXT} characters, got {len(text)}")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

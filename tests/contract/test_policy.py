@@ -1,0 +1,61 @@
+"""Whether what a package declares fits its contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from relevo.contract.parsing import parse_with_lines
+from relevo.contract.policy import check_description
+
+CONTRACT = """\
+model: parcels
+owner: logistics
+task: classification
+package: parcels
+sources:
+  orders: {loader: "parcels.sources:orders", key: [order_id], event_time: ordered_at, checks: "parcels.checks:Orders"}
+  stock: {loader: "parcels.sources:stock", key: [depot], event_time: counted_at}
+  towns: {loader: "parcels.sources:towns", key: [town]}
+features: "parcels.features"
+ask: {source: orders, at: ordered_at, inputs: [depot, weight]}
+label: {column: is_late, source: orders}
+training: {entry: "parcels.train:train"}
+"""
+
+
+def _view(*, name: str = "shelf", key: str = "depot", source: str = "stock", feature: str = "pieces") -> object:
+    calculation = {"name": feature, "aggregation": "mean", "column": "pieces", "over": "PT3600S"}
+    entity = {"name": "place", "key": [key]}
+    return {"name": name, "entity": entity, "source": source, "features": [calculation], "ttl": None}
+
+
+def _problems(*views: object) -> list[str]:
+    parsed = parse_with_lines(CONTRACT)
+    description = {"views": list(views), "columns": {"sources.orders.checks": ["order_id", "courier"]}, "problems": []}
+    check_description(parsed.contract, description, parsed.problems)
+    assert all(line == 9 for line, _ in parsed.problems.listed)
+    return [message for _, message in parsed.problems.listed]
+
+
+@pytest.mark.parametrize("key", ["depot", "weight", "order_id", "courier"])
+def test_an_entity_is_found_by_what_the_caller_knows(key: str) -> None:
+    assert _problems(_view(key=key)) == []
+
+
+@pytest.mark.parametrize(
+    ("views", "expected"),
+    [
+        ([_view(source="stok")], "source: expected one of orders, stock, towns, got 'stok'; did you mean 'stock'?"),
+        ([_view(source="towns")], "source towns has no event_time, so nothing says what was known when"),
+        ([_view(key="depto")], "expected the key among ask.inputs, or in the checks of orders, got 'depto'; did you"),
+        ([_view(feature="weight")], "view shelf: 'weight' is also an input"),
+        ([_view(feature="is_late")], "view shelf: 'is_late' is also the label"),
+        ([_view(feature="ordered_at")], "view shelf: 'ordered_at' is also ask.at"),
+        ([_view(), _view(name="load")], "view load: 'pieces' is also a feature of view shelf"),
+    ],
+)
+def test_a_view_that_does_not_fit_is_refused(views: list[object], expected: str) -> None:
+    problems = _problems(*views)
+    assert len(problems) == 1
+    assert expected in problems[0]
+    assert problems[0].startswith("features: view ")
