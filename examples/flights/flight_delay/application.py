@@ -11,7 +11,7 @@ CANCELLED_IS_KNOWN_AFTER = pl.duration(hours=6)
 def board() -> pl.DataFrame:
     """Every scheduled flight in order of schedule, with what is asked and what is reported.
 
-    Columns: ``flight_id``, ``scheduled_at``, the inputs, ``tailnum``, and ``reported_at`` with ``is_late``, which is null
+    Columns: ``flight_id``, ``scheduled_at``, the inputs, ``tailnum``, ``reported_at`` and ``is_late``; the last is null
     for a flight that was cancelled or diverted and so has no outcome.
     """
     flights = scheduled().with_columns(

@@ -44,7 +44,7 @@ def apply(
     wait: Annotated[bool, typer.Option(help="Follow the release until it is live or needs somebody.")] = True,
 ) -> None:
     """Validate the contract, show what changes, and apply it."""
-    from relevo.contract.snapshot import read_project
+    from relevo.contract.upload import read_project
 
     client = Client.from_settings()
     upload = read_project(folder)
@@ -60,19 +60,10 @@ def apply(
 
 
 def show_change(change: dict[str, Any]) -> None:
-    """Print what a contract changes, a line a field."""
-    if change["is_empty"]:
-        console.print(f"{change['model']}: nothing changed; revision {change['revision']} is live.")
-        return
-    console.print(Text(f"{change['model']}: changes", style="bold"))
-    for line in change["differences"]:
-        field, old, new = line["field"], line.get("old"), line.get("new")
-        if old is None:
-            console.print(Text(f"  + {field}: {new}", style="green"))
-        elif new is None:
-            console.print(Text(f"  - {field}: {old}", style="red"))
-        else:
-            console.print(Text(f"  ~ {field}: {old} -> {new}", style="yellow"))
+    """Print what a contract changes, a line a difference."""
+    for line in change["lines"]:
+        style = {"+": "green", "-": "red", "~": "yellow"}.get(line.strip().removeprefix("code ")[:1], "")
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
 def follow(client: Client, release_id: str) -> None:

@@ -1,0 +1,147 @@
+"""The composition root: builds every service of the control plane once, and wires them to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from relevo.contract.model import AppliedContract
+from relevo.contract.service import ContractService
+from relevo.datasets.service import Datasets
+from relevo.features.service import FeatureService
+from relevo.identity.model import Principal
+from relevo.identity.service import Identity
+from relevo.ledger.service import Ledger
+from relevo.monitoring.model import Window
+from relevo.monitoring.references import References
+from relevo.monitoring.service import Monitoring
+from relevo.monitoring.watch import Watch
+from relevo.platform.clock import EventClock
+from relevo.platform.objects import Objects
+from relevo.platform.settings import Settings
+from relevo.platform.state import State
+from relevo.platform.workflows import Workflows
+from relevo.predictions.log import PredictionLog
+from relevo.registry.bundles import BundleCache
+from relevo.registry.service import Registry
+from relevo.releases.service import Releases
+from relevo.releases.workflow import Deliver
+from relevo.retraining.service import Retraining
+from relevo.serving.service import Serving
+from relevo.training.service import Training
+
+
+@dataclass(slots=True)
+class Services:
+    """Every service of the control plane. One a process; each is thread-safe."""
+
+    settings: Settings
+    state: State
+    clock: EventClock
+    ledger: Ledger
+    identity: Identity
+    contracts: ContractService
+    datasets: Datasets
+    features: FeatureService
+    registry: Registry
+    log: PredictionLog
+    serving: Serving
+    workflows: Workflows
+    training: Training
+    monitoring: Monitoring
+    watch: Watch
+    releases: Releases
+    deliver: Deliver
+    retraining: Retraining
+
+    def after_apply(self, applied: AppliedContract, actor: Principal) -> str:
+        """A contract was applied: train and release what it declares. A release under way is superseded."""
+        for release in self.releases.releases(applied.model):
+            if release.state.is_open:
+                self.deliver.cancel(release.id, f"superseded by revision {applied.revision} of the contract")
+        return self.deliver.start(
+            applied.model,
+            release_id=f"deliver-{applied.model}-r{applied.revision}",
+            as_of=self.clock.now(applied.model),
+            reason=f"contract revision {applied.revision} applied",
+            requested_by=actor.name,
+        )
+
+    def close(self) -> None:
+        """End workflows and children, then the connections."""
+        self.workflows.close()
+        self.features.close()
+        self.log.close()
+        self.state.close()
+
+
+def compose(settings: Settings) -> Services:
+    """Build the control plane's services. Nothing runs until ``Workflows.launch``."""
+    state = State(settings.state_database)
+    clock, ledger, identity = EventClock(state), Ledger(state), Identity(state)
+    objects = Objects(settings.folder("objects"))
+    contracts = ContractService(state, objects, settings, ledger)
+    datasets = Datasets(state)
+    bundles = BundleCache(settings, objects)
+    registry = Registry(state, objects, settings.folder("keys"), ledger)
+    log, serving, workflows = PredictionLog(settings), Serving(state, settings), Workflows(settings, state)
+    training = Training(
+        settings,
+        state,
+        workflows,
+        contracts=contracts,
+        datasets=datasets,
+        registry=registry,
+        identity=identity,
+    )
+    monitoring = Monitoring(
+        state,
+        contracts=contracts,
+        references=References(registry, bundles),
+        serving=serving,
+        log=log,
+        clock=clock,
+        ledger=ledger,
+    )
+    releases = Releases(state, contracts=contracts, registry=registry, serving=serving, ledger=ledger, clock=clock)
+    deliver = Deliver(
+        workflows,
+        releases=releases,
+        training=training,
+        contracts=contracts,
+        on_withdrawn=monitoring.report_release,
+    )
+    retraining = Retraining(
+        state,
+        contracts=contracts,
+        registry=registry,
+        monitoring=monitoring,
+        releases=releases,
+        deliver=deliver,
+        ledger=ledger,
+    )
+
+    def on_final(window: Window) -> None:
+        retraining.on_final(window)
+
+    watch = Watch(state, monitoring=monitoring, workflows=workflows, log=log, on_final=on_final)
+    features = FeatureService(state, contracts, settings, clock)
+    return Services(
+        settings=settings,
+        state=state,
+        clock=clock,
+        ledger=ledger,
+        identity=identity,
+        contracts=contracts,
+        datasets=datasets,
+        features=features,
+        registry=registry,
+        log=log,
+        serving=serving,
+        workflows=workflows,
+        training=training,
+        monitoring=monitoring,
+        watch=watch,
+        releases=releases,
+        deliver=deliver,
+        retraining=retraining,
+    )

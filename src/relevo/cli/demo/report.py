@@ -1,0 +1,156 @@
+"""What came of the demo: figures, a table by month, and one picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from relevo.cli.client import Client
+from relevo.cli.demo.traffic import Tally
+from relevo.cli.terminal import console, table
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """One month of the replay. Metrics of what was live beside those of the first model left alone."""
+
+    month: str
+    predictions: int
+    label_rate: float
+    auc_live: float | None
+    auc_first_model: float | None
+    log_loss_live: float | None
+    log_loss_first_model: float | None
+    drift: float
+    events: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All that the demo measured."""
+
+    seconds: float
+    predictions_acknowledged: int
+    predictions_logged: int
+    labels_sent: int
+    labels_joined: int
+    requests: int
+    requests_failed: int
+    failures: list[str]
+    retrainings: int
+    promotions: int
+    rejections: int
+    months: list[Month]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def gather(client: Client, model: str, tally: Tally, *, seconds: float) -> Figures:
+    """Ask Relevo for its side of the story, and put the application's beside it."""
+    counts = client.get(f"/api/models/{model}/log")
+    releases = client.get("/api/releases", model=model)
+    challengers = [release for release in releases if release["requested_by"] == "relevo"]
+    return Figures(
+        seconds=round(seconds, 1),
+        predictions_acknowledged=tally.predictions,
+        predictions_logged=counts["predictions_logged"],
+        labels_sent=tally.labels,
+        labels_joined=counts["labels_joined"],
+        requests=tally.requests,
+        requests_failed=tally.failed,
+        failures=tally.failures,
+        retrainings=len(challengers),
+        promotions=sum(release["state"] == "live" for release in challengers),
+        rejections=sum(release["state"] == "rejected" for release in challengers),
+        months=_months(client, model, releases),
+    )
+
+
+def _months(client: Client, model: str, releases: list[dict[str, Any]]) -> list[Month]:
+    periods = client.get(f"/api/models/{model}/performance", by="month", version=1)["periods"]
+    events: dict[str, list[str]] = {}
+    for release in reversed(releases):
+        what = {"live": "live", "rejected": "rejected", "rolled_back": "rolled back", "failed": "failed"}
+        if release["state"] in what and release["version"]:
+            events.setdefault(release["event_at"][:7], []).append(f"v{release['version']} {what[release['state']]}")
+    return [
+        Month(
+            month=period["start"][:7],
+            predictions=period["predictions"],
+            label_rate=round(period["label_coverage"], 4),
+            auc_live=_value(period["metrics"], "roc_auc"),
+            auc_first_model=_value(period["rescored"], "roc_auc"),
+            log_loss_live=_value(period["metrics"], "log_loss"),
+            log_loss_first_model=_value(period["rescored"], "log_loss"),
+            drift=round(period["drift_share"], 4),
+            events=events.get(period["start"][:7], []),
+        )
+        for period in periods
+        if period["predictions"]
+    ]
+
+
+def _value(metrics: dict[str, dict[str, float | None]], metric: str) -> float | None:
+    value = metrics.get(metric, {}).get("value")
+    return None if value is None else round(value, 5)
+
+
+def show(figures: Figures, picture: Path, url: str) -> None:
+    """Print the table, the means, and where to look."""
+    rows = [
+        [
+            month.month,
+            f"{month.predictions:,}",
+            f"{month.label_rate:.1%}",
+            f"{month.drift:.0%}",
+            _better(month.auc_live, month.auc_first_model, greater=True),
+            _number(month.auc_first_model),
+            _better(month.log_loss_live, month.log_loss_first_model, greater=False),
+            _number(month.log_loss_first_model),
+            ", ".join(month.events),
+        ]
+        for month in figures.months
+    ]
+    columns = ["month", "predictions", "labelled", "drifted", "AUC", "first", "log loss", "first", "events"]
+    table(columns, rows, empty="No month was replayed.")
+    console.print(
+        f"\n{figures.predictions_acknowledged:,} predictions acknowledged, {figures.predictions_logged:,} logged, "
+        f"{figures.labels_joined:,} labels joined, {figures.requests_failed} of {figures.requests:,} requests failed.\n"
+        f"{figures.retrainings} retrainings: {figures.promotions} promoted, {figures.rejections} rejected. "
+        f"{_difference(figures)}\n{figures.seconds:.0f} s in all."
+    )
+    console.print(Text("Picture  ", style="bold") + Text(str(picture)))
+    console.print(Text("Console  ", style="bold") + Text(url, style="cyan") + Text("  (sign in with the token of: "
+        "cat .relevo/cli.json)", style="dim"))  # fmt: skip
+
+
+def draw(figures: Figures, path: Path) -> Path:
+    """The picture: AUC and log loss by month, what was live beside the first model left alone."""
+    from relevo.console.charts import figure_months
+
+    path.write_text(figure_months(figures.as_json()["months"]))
+    return path
+
+
+def _difference(figures: Figures) -> str:
+    pairs = [(m.auc_live, m.auc_first_model) for m in figures.months]
+    known = [live - first for live, first in pairs if live is not None and first is not None]
+    if not known:
+        return ""
+    return f"On average {sum(known) / len(known):+.4f} AUC a month against the first model left alone."
+
+
+def _better(live: float | None, first: float | None, *, greater: bool) -> Text:
+    text = Text(_number(live))
+    if live is not None and first is not None and live != first:
+        text.stylize("green" if (live > first) is greater else "red")
+    return text
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
