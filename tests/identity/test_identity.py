@@ -93,6 +93,10 @@ def test_a_revoked_token_is_refused_at_once(state: State, identity: Identity, ad
         identity.session(cookie)
     with pytest.raises(NotFound), state.transaction() as tx:
         identity.revoke(tx, "nothing")
+    with pytest.raises(NotFound), state.transaction() as tx:
+        identity.revoke(tx, "\0")
+    with pytest.raises(NotFound), state.transaction() as tx:
+        identity.create_token(tx, "\0", Role.VIEWER, note="")
 
 
 def test_a_disabled_principal_is_refused_and_its_name_stays_taken(
@@ -141,8 +145,15 @@ def test_a_name_that_is_not_plain_is_refused(state: State, identity: Identity, n
 
 
 def test_a_token_that_has_expired_already_is_not_made(state: State, identity: Identity, wall: Wall) -> None:
-    with pytest.raises(Invalid, match="past"):
-        make(state, identity, "ana", Role.VIEWER, wall.now)
+    for expires_at in (wall.now, wall.now.replace(tzinfo=None), datetime.max.replace(tzinfo=UTC)):
+        with pytest.raises(Invalid, match="expires_at"):
+            make(state, identity, "ana", Role.VIEWER, expires_at)
+
+
+@pytest.mark.parametrize("note", ["a\nb", "\0", "x" * 257])
+def test_a_note_is_one_short_line(state: State, identity: Identity, admin_token: str, note: str) -> None:
+    with pytest.raises(Invalid, match="one line"), state.transaction() as tx:
+        identity.create_token(tx, "admin", Role.VIEWER, note=note)
 
 
 def test_use_is_noted_coarsely(identity: Identity, admin_token: str, wall: Wall) -> None:

@@ -176,6 +176,13 @@ def test_a_wrong_token_request_is_refused(
     assert client.post("/api/tokens", headers=bearer(tokens["admin"]), json=body).status_code == status
 
 
+@pytest.mark.parametrize(
+    "query", [{"subject": "\0"}, {"before": 2**63}, {"before": 0}, {"limit": 0}, {"limit": 10**6}, {"limit": "x"}]
+)
+def test_a_wrong_ledger_request_is_refused(client: Client, tokens: dict[str, str], query: dict[str, str | int]) -> None:
+    assert client.get("/api/ledger", headers=bearer(tokens["viewer"]), params=query).status_code == 422
+
+
 def test_a_route_tells_which_permission_it_declares(services: Services) -> None:
     declared = declared_permissions(application(services))
     assert declared["POST /api/tokens"] is Permission.ADMINISTER

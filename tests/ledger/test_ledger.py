@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from relevo.errors import Corrupted
+from relevo.errors import Corrupted, Invalid
 from relevo.identity.model import RELEVO, Principal, Role
 from relevo.ledger.model import GENESIS, entry_hash
 from relevo.ledger.service import Ledger
@@ -97,6 +97,11 @@ def test_a_transaction_that_fails_leaves_no_entry_and_no_gap(state: State, ledge
     append(state, ledger, 1)
     assert [entry.sequence for entry in ledger.entries()] == [2, 1]
     assert ledger.verify() == 2
+
+
+def test_a_text_that_a_database_cannot_keep_is_refused(state: State, ledger: Ledger) -> None:
+    with pytest.raises(Invalid, match="NUL"), state.transaction() as tx:
+        ledger.append(tx, actor=ANA, action="approved", subject="m/1", reason="a\0b")
 
 
 def test_writers_at_the_same_time_make_one_chain(state: State, ledger: Ledger) -> None:

@@ -327,6 +327,8 @@ def test_a_job_outlives_the_thread_that_started_it(package: Path, tmp_path: Path
     thread = threading.Thread(target=make)
     thread.start()
     thread.join()
+    kernel_thread = Path(f"/proc/self/task/{thread.native_id}")
+    wait_until(lambda: not kernel_thread.exists())
     with made[0] as job:
         assert job.call("load", rows=2) == {"rows": 4}
 

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from datetime import datetime
 
 from relevo.errors import Invalid, NotAllowed
 from relevo.identity.model import PERMISSIONS, Account, Role
@@ -59,6 +60,30 @@ def check_name(name: str) -> None:
             "a principal's name is 1 to 128 of a-z, 0-9, . _ @ + - and begins with a letter or digit, "
             f"got {name[:140]!r}",
             field="name",
+        )
+
+
+def check_note(note: str) -> None:
+    """Refuse a token's note that is not one line of at most 256 characters.
+
+    Raises:
+        Invalid: With what a note may be.
+    """
+    if len(note) > 256 or not note.isprintable():
+        raise Invalid(f"a note is one line of at most 256 characters, got {note[:80]!r}", field="note")
+
+
+def check_expiry(expires_at: datetime, now: datetime) -> None:
+    """Refuse an expiry that is naive, past, or so late that it has no UTC time.
+
+    Raises:
+        Invalid: With what was got.
+    """
+    if expires_at.tzinfo is None:
+        raise Invalid(f"expires_at needs an offset such as +00:00, got {expires_at.isoformat()}", field="expires_at")
+    if expires_at <= now or expires_at.year >= 9999:
+        raise Invalid(
+            f"expires_at is a time to come before the year 9999, got {expires_at.isoformat()}", field="expires_at"
         )
 
 

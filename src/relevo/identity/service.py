@@ -94,19 +94,18 @@ class Identity:
         Raises:
             NotFound: When there is no such principal, or it is disabled.
             NotAllowed: When the role holds what the principal's lacks.
-            Invalid: When the token would have expired already, or the note is too long.
+            Invalid: When the token would have expired already, or the note is not one short line.
         """
         now = self._wall()
-        if principal_name == RELEVO.name and store.account(tx, RELEVO.name) is None:
-            store.insert_account(tx, Account(RELEVO.name, RELEVO.role, now, RELEVO.name, disabled_at=None))
+        if principal_name == RELEVO.name:
+            store.ensure_account(tx, Account(RELEVO.name, RELEVO.role, now, RELEVO.name, disabled_at=None))
         account = self._account(tx, principal_name)
         if account.disabled_at is not None:
             raise NotFound(f"The principal {principal_name} is disabled.", field="principal")
         policy.check_token_role(account, role)
-        if expires_at is not None and expires_at <= now:
-            raise Invalid(f"expires_at lies in the past: {expires_at.isoformat()}", field="expires_at")
-        if len(note) > 256:
-            raise Invalid(f"a note has at most 256 characters, got {len(note)}", field="note")
+        if expires_at is not None:
+            policy.check_expiry(expires_at, now)
+        policy.check_note(note)
         secret = policy.new_token()
         digest = policy.token_digest(secret)
         token = Token(digest[:12], principal_name, role, note, now, actor.name, expires_at, None, None)
@@ -123,9 +122,9 @@ class Identity:
             NotFound: When there is no such token.
             Conflict: When it is the last one that may administer.
         """
-        stored = store.token_by_id(tx, token_id)
+        stored = store.token_by_id(tx, token_id) if token_id.isalnum() else None
         if stored is None:
-            raise NotFound(f"There is no token {token_id[:32]}; `relevo token list` names them.")
+            raise NotFound(f"There is no token {token_id[:32]!r}; `relevo token list` names them.")
         if stored.token.revoked_at is not None:
             return
         if stored.token.role is Role.ADMIN and stored.token.is_active(self._wall()):
@@ -220,9 +219,9 @@ class Identity:
                 store.touch_token(tx, token.id, now)
 
     def _account(self, tx: Transaction, name: str) -> Account:
-        account = store.account(tx, name)
+        account = store.account(tx, name) if name.isprintable() else None
         if account is None:
-            raise NotFound(f"There is no principal {name[:140]}; create it first.", field="principal")
+            raise NotFound(f"There is no principal {name[:140]!r}; create it first.", field="principal")
         return account
 
     def _require_other_administrator(self, tx: Transaction, is_kept: Callable[[Token], bool]) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from relevo.identity.model import Account, Role, Token
 from relevo.platform.state import Transaction, UtcDateTime, metadata
@@ -58,6 +59,13 @@ class StoredToken:
 def insert_account(tx: Transaction, account: Account) -> None:
     """Keep a new principal."""
     tx.execute(principals.insert().values({name: getattr(account, name) for name in Account.__slots__}))
+
+
+def ensure_account(tx: Transaction, account: Account) -> None:
+    """Keep the principal unless there is one of its name; safe when two do it at the same time."""
+    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+    columns = {name: getattr(account, name) for name in Account.__slots__}
+    tx.execute(insert(principals).values(columns).on_conflict_do_nothing())
 
 
 def account(tx: Transaction, name: str) -> Account | None:

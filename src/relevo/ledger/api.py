@@ -19,9 +19,9 @@ Reader = Annotated[Principal, Depends(requires(Permission.READ))]
 def list_entries(
     request: Request,
     _: Reader,
-    subject: str | None = None,
+    subject: Annotated[str | None, Query(max_length=256, pattern=r"^[^\x00]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: int | None = None,
+    before: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
 ) -> list[dict[str, Any]]:
     """Entries, the newest first; page on with ``before`` = the last one's sequence."""
     entries: list[dict[str, Any]] = to_json(_ledger(request).entries(subject, limit, before))

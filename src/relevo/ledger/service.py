@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from relevo.errors import Corrupted
+from relevo.errors import Corrupted, Invalid
 from relevo.identity.model import Principal
 from relevo.ledger import store
 from relevo.ledger.model import GENESIS, Entry, entry_hash
@@ -54,7 +54,12 @@ class Ledger:
             facts: Small plain facts, as JSON.
             event_at: Event time that it applies to, when it has one.
             once: ``(workflow_id, step)``; a repeated call returns the first call's entry and records nothing.
+
+        Raises:
+            Invalid: When a text holds a NUL, which PostgreSQL cannot keep.
         """
+        if "\0" in f"{action}{subject}{reason}":
+            raise Invalid("a reason is plain text, got a NUL character in it", field="reason")
         sequence, previous_hash = store.lock_head(tx)
         workflow_id, step = once or (None, None)
         if workflow_id is not None and step is not None:
