@@ -38,7 +38,7 @@ class PredictionLog:
     def window(
         self, endpoint: str, start: datetime, end: datetime, *, known_by: datetime | None = None
     ) -> pl.LazyFrame:
-        """Predictions of ``endpoint`` asked in ``[start, end)`` of event time, each with its newest label.
+        """Predictions of ``endpoint`` asked in ``[start, end)`` of event time, each with its newest label, unordered.
 
         The columns are those of `columns.PREDICTIONS`, ``x_<input>`` and ``k_<key>`` of every version, and of the label
         ``label`` (its value), ``outcome`` (``known``, ``none``, or null without a label) and ``known_at``. Failed

@@ -47,7 +47,9 @@ def table_path(root: Path, kind: str, endpoint: str) -> Path:
 
 def scan(path: Path) -> pl.LazyFrame | None:
     """The table as it is now, or None when there is none yet; later commits and compactions do not change it."""
-    return pl.scan_delta(str(path)) if DeltaTable.is_deltatable(str(path)) else None
+    if not DeltaTable.is_deltatable(str(path)):
+        return None
+    return pl.scan_delta(DeltaTable(str(path)))  # given a path, each collect would read another version
 
 
 class LogTable:
