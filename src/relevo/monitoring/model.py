@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from relevo.statistics.baseline import Baseline
+
 #: The name under which the model's own output is listed beside its inputs.
 PREDICTION = "(prediction)"
 
@@ -43,6 +45,19 @@ class DueWindow(NamedTuple):
     start: datetime
     end: datetime
     state: WindowState
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What windows of a version are compared with: its sealed profiles, and the metrics of its holdout.
+
+    ``inputs`` are in the model's order.
+    """
+
+    version: int
+    inputs: tuple[str, ...]
+    baseline: Baseline
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ import numpy as np
 from relevo.contract.model import Contract
 from relevo.monitoring import analysis, policy
 from relevo.monitoring.analysis import Rows
-from relevo.monitoring.model import DueWindow, Period, Window
-from relevo.monitoring.references import Reference
+from relevo.monitoring.model import DueWindow, Period, Reference, Window
 from relevo.statistics.metrics import Array
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from relevo.errors import Corrupted
+from relevo.monitoring.model import Reference
 from relevo.registry.bundles import BundleCache, read_manifest
 from relevo.registry.service import Registry
 from relevo.runtimes.loading import load_runtime
@@ -19,16 +19,6 @@ from relevo.statistics.metrics import Array
 BASELINE_FILE = "baseline.json"
 #: Rows that a runtime is asked about at once.
 BATCH_ROWS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What windows of a version are compared with. ``inputs`` are in the model's order; ``metrics`` of its holdout."""
-
-    version: int
-    inputs: tuple[str, ...]
-    baseline: Baseline
-    metrics: dict[str, float]
 
 
 class References:

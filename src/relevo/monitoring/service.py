@@ -12,10 +12,20 @@ from relevo.errors import Conflict, NotFound
 from relevo.identity.model import RELEVO, Principal
 from relevo.ledger.service import Ledger
 from relevo.monitoring import policy, store
-from relevo.monitoring.analysis import Rows, read_inputs, read_rows
-from relevo.monitoring.model import Alert, AlertKind, DueWindow, Finding, Period, Severity, Window, WindowState
+from relevo.monitoring.analysis import Rows, read_inputs, read_label_counts, read_rows
+from relevo.monitoring.model import (
+    Alert,
+    AlertKind,
+    DueWindow,
+    Finding,
+    Period,
+    Reference,
+    Severity,
+    Window,
+    WindowState,
+)
 from relevo.monitoring.observation import observe_period, observe_window
-from relevo.monitoring.references import Reference, References
+from relevo.monitoring.references import References
 from relevo.platform.clock import EventClock, utc_now
 from relevo.platform.state import State, Transaction
 from relevo.predictions.log import PredictionLog
@@ -107,13 +117,14 @@ class Monitoring:
 
     def revise(self, endpoint: str) -> list[Window]:
         """Analyse again the newest final windows: the new revisions of those that have got labels, not recorded."""
-        newest = [window for window in self.windows(endpoint, limit=HISTORY) if window.state is WindowState.FINAL]
-        revised: list[Window] = []
-        for window in newest[-REVISED:]:
-            found = self.analyse(endpoint, window.start, window.end, WindowState.FINAL)
-            if found.revision != window.revision:
-                revised.append(found)
-        return revised
+        recorded = self.windows(endpoint, limit=HISTORY)
+        newest = [window for window in recorded if window.state is WindowState.FINAL][-REVISED:]
+        if not newest:
+            return []
+        log = self._log.window(endpoint, newest[0].start, newest[-1].end, known_by=self._clock.now(endpoint))
+        labels = read_label_counts(log, newest)
+        changed = [one for one, counts in zip(newest, labels, strict=True) if not counts.are_those_of(one)]
+        return [self.analyse(endpoint, one.start, one.end, WindowState.FINAL) for one in changed]
 
     def windows(self, endpoint: str, limit: int | None = None) -> list[Window]:
         """The last revision of each of the newest ``limit`` windows, the oldest first."""
@@ -223,7 +234,7 @@ class Monitoring:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _rows(self, endpoint: str, start: datetime, end: datetime) -> Rows:
-        return read_rows(self._log.window(endpoint, start, end), self._clock.now(endpoint))
+        return read_rows(self._log.window(endpoint, start, end, known_by=self._clock.now(endpoint)))
 
     def _reference(self, endpoint: str, version: int | None) -> Reference | None:
         return None if version is None else self._references.of(endpoint, version)
