@@ -81,8 +81,8 @@ def compose(settings: Settings) -> Services:
     objects = Objects(settings.folder("objects"))
     contracts = ContractService(state, objects, settings, ledger)
     datasets = Datasets(state)
-    bundles = BundleCache(settings, objects)
-    registry = Registry(state, objects, settings.folder("keys"), ledger)
+    bundles = BundleCache(objects, settings)
+    registry = Registry(state, objects, settings, ledger)
     log, serving, workflows = PredictionLog(settings), Serving(state, settings), Workflows(settings, state)
     training = Training(
         settings,
