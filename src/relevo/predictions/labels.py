@@ -50,7 +50,7 @@ class LabelIntake:
     """Takes labels into their own database. Thread-safe; its calls block, so the gateway makes them in a thread.
 
     Args:
-        url: SQLAlchemy URL of the label database; missing tables are made.
+        url: SQLAlchemy URL of the label database; a new SQLite file gets its tables.
         key: Key of the prediction ids.
         now: Wall clock.
     """
