@@ -25,18 +25,24 @@ from relevo.contract.model import (
 )
 from relevo.contract.service import ContractService
 from relevo.ledger.service import Ledger
-from relevo.monitoring.model import Reference, Window
+from relevo.monitoring.model import Window
 from relevo.monitoring.service import Monitoring
 from relevo.platform.clock import EventClock
+from relevo.platform.encoding import canonical
 from relevo.platform.objects import Objects
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 from relevo.predictions.columns import LABELS, PREDICTIONS
 from relevo.predictions.log import PredictionLog
 from relevo.predictions.tables import LogTable, table_path
+from relevo.registry.bundles import write_bundle
+from relevo.registry.service import Registry
+from relevo.runtimes.linear import FILE, LinearModel, Link, Number
+from relevo.runtimes.loading import PROBE_FILE
+from relevo.runtimes.model import Column, ColumnType, Signature
 from relevo.serving.model import Arm
 from relevo.serving.service import Serving
-from relevo.statistics.baseline import Baseline, category_profile, numeric_profile
+from relevo.statistics.baseline import Baseline, Profile, category_profile, numeric_profile
 from relevo.statistics.metrics import Array
 
 ENDPOINT = "delay"
@@ -87,25 +93,27 @@ def probabilities(hour: pl.Series) -> Array:
     return np.asarray(1 / (1 + np.exp(-(hour.to_numpy().astype(float) - 16) / 4)))
 
 
-class KnownReferences:
-    """References held in memory: no bundle is needed to test what is done with them."""
+SIGNATURE = Signature(
+    Task.CLASSIFICATION,
+    (
+        Column("hour", ColumnType.INTEGER),
+        Column("speed", ColumnType.FLOAT),
+        Column("origin", ColumnType.TEXT),
+    ),
+    at="at",
+    classes=("0", "1"),
+)
 
-    def __init__(self) -> None:
-        rng = np.random.default_rng(99)
-        sample = inputs(rng, 20_000)
-        columns = {
-            "hour": numeric_profile(sample["hour"].to_numpy()),
-            "speed": numeric_profile(sample["speed"].to_numpy()),
-            "origin": category_profile(sample["origin"].to_list()),
-        }
-        self.baseline = Baseline(columns, numeric_profile(probabilities(sample["hour"])))
-        self.metrics = {"roc_auc": 0.8, "log_loss": 0.5}
 
-    def of(self, model: str, number: int) -> Reference:
-        return Reference(number, ("hour", "speed", "origin"), self.baseline, self.metrics)
-
-    def predict(self, model: str, number: int, rows: list[list[object]]) -> Array:
-        return np.full(len(rows), 0.5) if number == 9 else probabilities(pl.Series([row[0] for row in rows]))
+def baseline() -> Baseline:
+    """Profiles of a training set from the same distribution as the usual traffic."""
+    sample = inputs(np.random.default_rng(99), 20_000)
+    columns: dict[str, Profile] = {
+        "hour": numeric_profile(sample["hour"].to_numpy()),
+        "speed": numeric_profile(sample["speed"].to_numpy()),
+        "origin": category_profile(sample["origin"].to_list()),
+    }
+    return Baseline(columns, numeric_profile(probabilities(sample["hour"])))
 
 
 class World:
@@ -119,11 +127,11 @@ class World:
         self.log = PredictionLog(self.settings)
         self.contracts = ContractService(state, Objects(self.settings.folder("objects")), self.settings, self.ledger)
         self.serving = Serving(state, self.settings)
-        self.references = KnownReferences()
+        self.registry = Registry(state, Objects(self.settings.folder("objects")), self.settings, self.ledger)
         self.monitoring = Monitoring(
             state,
             contracts=self.contracts,
-            references=self.references,  # type: ignore[arg-type]
+            registry=self.registry,
             serving=self.serving,
             log=self.log,
             clock=self.clock,
@@ -140,6 +148,7 @@ class World:
             self.serving.place(tx, ENDPOINT, 1, "b" * 64)
             self.clock.start_replay(tx, ENDPOINT, BEGIN)
         self.apply(CONTRACT)
+        self.seal(1)
         self.route(BEGIN + timedelta(hours=9))
 
     def apply(self, contract: Contract) -> None:
@@ -147,6 +156,30 @@ class World:
         applied = AppliedContract(ENDPOINT, self._revision, contract, "", "s" * 64, {}, None, "ada")
         with self.state.transaction() as tx:
             contract_store.insert(tx, replace(applied, applied_at=BEGIN))
+
+    def seal(self, version: int, *, weight: float = 1.0, metrics: dict[str, float] | None = None) -> None:
+        """Seal a version that answers by the hour, times ``weight``; with 0 it knows nothing and answers one half."""
+        model = LinearModel(Link.LOGISTIC, (0.0,), (Number(0, 16.0, 4.0, (weight,)),))
+        folder = self.settings.folder("packed", str(version))
+        write_bundle(
+            folder,
+            model=ENDPOINT,
+            version=version,
+            run_id="run",
+            runtime="linear",
+            signature=SIGNATURE,
+            files={
+                FILE: canonical(model),
+                PROBE_FILE: canonical({"rows": [], "outputs": [], "tolerance": 1e-9}),
+                "baseline.json": canonical(baseline()),
+            },
+            facts={
+                "metrics": metrics or {"roc_auc": 0.8, "log_loss": 0.5},
+                "importances": {"hour": 0.5, "speed": 0.25, "origin": 0.25},
+            },
+        )
+        with self.state.transaction() as tx:
+            self.registry.seal(tx, folder, workflow_id=f"deliver-{version}", as_of=BEGIN)
 
     def route(self, at: datetime) -> None:
         with self.state.transaction() as tx:

@@ -122,6 +122,13 @@ def test_the_prediction_does_not_count_in_the_drift_share() -> None:
     assert policy.drift_share(()) == 0
 
 
+def test_an_input_weighs_what_it_means_to_the_model() -> None:
+    drift = (_drift("a"), _drift("b", is_drifted=False))
+    assert policy.drift_share(drift, {"a": 0.1, "b": 0.3}) == pytest.approx(0.25)
+    assert policy.drift_share(drift, {"a": -0.1, "b": 0.3}) == 0
+    assert policy.drift_share(drift, {}) == 0.5
+
+
 def test_a_drop_is_measured_against_the_holdout_with_the_interval(contract: Contract) -> None:
     metrics = {"roc_auc": Estimate(0.75, 0.72, 0.78, 900)}
     drop, is_significant = policy.performance_drop(contract, metrics, {"roc_auc": 0.8}, coverage=0.95)

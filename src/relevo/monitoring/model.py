@@ -51,13 +51,15 @@ class DueWindow(NamedTuple):
 class Reference:
     """What windows of a version are compared with: its sealed profiles, and the metrics of its holdout.
 
-    ``inputs`` are in the model's order.
+    ``inputs`` are in the model's order; ``importances`` are their shares in what the model knows, when it was sealed
+    with them.
     """
 
     version: int
     inputs: tuple[str, ...]
     baseline: Baseline
     metrics: dict[str, float]
+    importances: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Window:
     performance_drop: float | None
     is_drop_significant: bool
     drift: tuple[FeatureDrift, ...]
-    drift_share: float  # share of the inputs that drifted
+    drift_share: float  # share of the inputs that drifted, weighted by their importance
     quality: tuple[str, ...]  # findings in plain words
 
 
@@ -133,7 +135,7 @@ class Period:
     by_version: dict[int, int]  # rows that each version answered
     metrics: dict[str, Estimate]
     rescored: dict[str, Estimate]  # empty when no version was asked for
-    drift_share: float
+    drift_share: float  # share of the inputs that drifted, weighted by their importance
 
 
 @dataclass(frozen=True, slots=True)

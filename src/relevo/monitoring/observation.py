@@ -53,7 +53,7 @@ def observe_window(contract: Contract, rows: Rows, reference: Reference | None, 
         performance_drop=drop,
         is_drop_significant=is_significant,
         drift=drift,
-        drift_share=policy.drift_share(drift),
+        drift_share=policy.drift_share(drift, reference.importances if reference else None),
         quality=tuple(policy.quality_findings(drift, rows.answered.height, rows.failed, error_rate)),
     )
 
@@ -69,6 +69,7 @@ def observe_period(
     """Performance of what was live and, given its predictions for the labelled rows, of another version."""
     labelled = rows.labelled
     labels, predictions = analysis.labels_of(labelled), analysis.predictions_of(labelled)
+    drift = analysis.drift_of(rows.answered, reference.baseline) if reference else ()
     return Period(
         start=start,
         end=end,
@@ -80,7 +81,7 @@ def observe_period(
         by_version=rows.by_version(),
         metrics=analysis.estimates(contract.task, labels, predictions),
         rescored={} if rescored is None else analysis.estimates(contract.task, labels, rescored),
-        drift_share=policy.drift_share(analysis.drift_of(rows.answered, reference.baseline)) if reference else 0.0,
+        drift_share=policy.drift_share(drift, reference.importances if reference else None),
     )
 
 

@@ -119,10 +119,17 @@ def is_drifted(rows: int, psi: float, adjusted_p_value: float) -> bool:
     return rows >= MIN_ROWS and psi > MIN_PSI and adjusted_p_value < ALPHA
 
 
-def drift_share(drift: Sequence[FeatureDrift]) -> float:
-    """Share of the inputs that drifted; the prediction itself does not count. 0 without inputs."""
+def drift_share(drift: Sequence[FeatureDrift], importances: Mapping[str, float] | None = None) -> float:
+    """Share of the inputs that drifted; the prediction itself does not count. 0 without inputs.
+
+    With importances (not negative) an input weighs what it means to the model, else all weigh the same.
+    """
     inputs = [column for column in drift if column.column != PREDICTION]
-    return sum(column.is_drifted for column in inputs) / len(inputs) if inputs else 0.0
+    weights = [max(0.0, (importances or {}).get(column.column, 0.0)) for column in inputs]
+    if not sum(weights):
+        weights = [1.0] * len(inputs)
+    drifted = sum(weight for column, weight in zip(inputs, weights, strict=True) if column.is_drifted)
+    return drifted / sum(weights) if inputs else 0.0
 
 
 def primary_metric(contract: Contract) -> str:

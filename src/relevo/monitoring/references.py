@@ -10,7 +10,7 @@ import numpy as np
 
 from relevo.errors import Corrupted
 from relevo.monitoring.model import Reference
-from relevo.registry.bundles import BundleCache, read_manifest
+from relevo.registry.bundles import read_manifest
 from relevo.registry.service import Registry
 from relevo.runtimes.loading import load_runtime
 from relevo.statistics.baseline import Baseline, parse_baseline
@@ -25,13 +25,11 @@ class References:
     """Reads sealed bundles; what is sealed never changes, so it is kept in memory. Thread-safe.
 
     Args:
-        registry: Knows each version's bundle and facts.
-        bundles: Gives verified local folders.
+        registry: Knows each version's facts, and gives its verified bundle.
     """
 
-    def __init__(self, registry: Registry, bundles: BundleCache) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._bundles = bundles
         self._known: dict[tuple[str, int], Reference] = {}
 
     def of(self, model: str, number: int) -> Reference:
@@ -47,7 +45,7 @@ class References:
 
     def predict(self, model: str, number: int, rows: Sequence[list[object]]) -> Array:
         """What the version's sealed runtime answers for ``rows``: ``(n,)`` or ``(n, k)``."""
-        folder = self._bundles.fetch(self._registry.version(model, number).bundle)
+        folder = self._registry.fetch(self._registry.version(model, number).bundle)
         runtime = load_runtime(folder, read_manifest(folder))
         try:
             answers: list[object] = []
@@ -59,18 +57,24 @@ class References:
 
     def _read(self, model: str, number: int) -> Reference:
         version = self._registry.version(model, number)
-        folder = self._bundles.fetch(version.bundle)
+        folder = self._registry.fetch(version.bundle)
         file = folder / BASELINE_FILE
         try:
             baseline = parse_baseline(json.loads(file.read_bytes())) if file.exists() else Baseline()
         except ValueError as error:
             raise Corrupted(f"The baseline of {model}/{number} cannot be read: {error}") from error
         inputs = tuple(column.name for column in read_manifest(folder).signature.inputs)
-        return Reference(number, inputs, baseline, _numbers(version.facts.get("metrics")))
+        return Reference(
+            version=number,
+            inputs=inputs,
+            baseline=baseline,
+            importances=_numbers(version.facts.get("importances")),
+            metrics=_numbers(version.facts.get("metrics")),
+        )
 
 
-def _numbers(metrics: object) -> dict[str, float]:
-    if not isinstance(metrics, Mapping):
+def _numbers(named: object) -> dict[str, float]:
+    if not isinstance(named, Mapping):
         return {}
-    numbers = {str(name): float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+    numbers = {str(name): float(value) for name, value in named.items() if isinstance(value, int | float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
