@@ -1,8 +1,8 @@
 """The gateway's ASGI application: who may, what is asked, and one JSON shape for every refusal.
 
 Routes: ``POST /endpoints/NAME/invocations``, ``POST /endpoints/NAME/labels``, ``GET /endpoints/NAME``,
-``GET /metrics``, and ``GET /health``, which alone is open. Plain ASGI without a framework: its routing and parsing would
-cost more than the prediction.
+``GET /metrics``, and ``GET /health``, which alone is open. Plain ASGI without a framework: its routing and parsing
+would cost more than the prediction.
 """
 
 from __future__ import annotations

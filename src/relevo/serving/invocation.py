@@ -11,9 +11,10 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -61,6 +62,21 @@ class Log:
     boot: int
 
 
+class Features:
+    """The online store twice, since a connection belongs to one thread: for the event loop, and for large lookups."""
+
+    def __init__(self, path: Path) -> None:
+        self.here = OnlineStore(path)
+        self.there = OnlineStore(path)
+        self.thread = ThreadPoolExecutor(1, "lookup")
+
+    def close(self) -> None:
+        """Close both."""
+        self.thread.shutdown(wait=True)
+        self.here.close()
+        self.there.close()
+
+
 class Invocations:
     """Answers requests for predictions. Belongs to the event loop.
 
@@ -76,7 +92,7 @@ class Invocations:
     def __init__(
         self,
         log: Log,
-        features: OnlineStore,
+        features: Features,
         tallies: Tallies,
         threads: Executor,
         event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
@@ -146,8 +162,8 @@ class Invocations:
         ids = self._issue(endpoint, asked_us)
         through_us: int | None = None
         try:
-            if version.has_views:
-                through_us = self._fill(version, request, asked_us)
+            if version.needs_lookup(request.sent):
+                through_us = await self._fill(version, request, asked_us)
             predictions = await self._predict(version, request.rows)
         except Invalid as error:  # a value that the model cannot answer
             self._append(endpoint, version, request, asked_us, ids, [], through_us, error.message)
@@ -214,14 +230,15 @@ class Invocations:
             return issuer.issue(first, len(asked_us))
         return [issuer.issue(at, 1)[0] for at in asked_us]
 
-    def _fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
+    async def _fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
         """Look up what the caller did not send; gives how far the store was materialised, in microseconds."""
-        views = version.wanted_views(request.sent)
-        if not views:
-            return None
         at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
-        version.look_up(request, views, at, self._features)
-        through = self._features.materialised_through(version.endpoint)
+        if len(at) < _ROWS_FOR_A_THREAD:
+            through = version.look_up(request, at, self._features.here)
+        else:
+            through = await asyncio.get_running_loop().run_in_executor(
+                self._features.thread, version.look_up, request, at, self._features.there
+            )
         return None if through is None else (through - _EPOCH) // _MICROSECOND
 
     async def _predict(self, version: LoadedVersion, rows: list[list[object]]) -> Predictions:

@@ -74,8 +74,9 @@ class Labelling:
         champion = endpoint.champion()
         signature = None if champion is None else champion.signature
         now = endpoint.now()
-        latest = max((label.known_at or now for label in request.labels), default=now)
-        if latest > now + MAX_AHEAD:
+        if any(
+            label.known_at and label.known_at.tzinfo and label.known_at > now + MAX_AHEAD for label in request.labels
+        ):
             now = await self._event_now(endpoint)
         labels = [_checked(label, place, now, signature) for place, label in enumerate(request.labels)]
         result = await asyncio.get_running_loop().run_in_executor(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from datetime import datetime
 
 from relevo.features.model import FeatureView
@@ -26,7 +25,6 @@ class LoadedVersion:
         "bundle",
         "decode",
         "endpoint",
-        "has_views",
         "layout",
         "runtime",
         "signature",
@@ -51,27 +49,32 @@ class LoadedVersion:
             (place, column.name, column.view) for place, column in enumerate(self.signature.inputs) if column.view
         ]
         self._keys = {name: places[name] for view in self.views for name in view.entity.key if name in places}
-        self.has_views = bool(self._fills)
         self._uses = 0
         self._is_retired = False
 
-    def wanted_views(self, sent: frozenset[str]) -> list[FeatureView]:
-        """The views that fill an input which the caller did not send."""
-        wanted = {view for _, name, view in self._fills if name not in sent}
-        return [view for view in self.views if view.name in wanted]
+    def needs_lookup(self, sent: frozenset[str]) -> bool:
+        """Whether a view fills an input that the caller did not send."""
+        return any(name not in sent for _, name, _ in self._fills)
 
-    def look_up(self, decoded: Decoded, views: Sequence[FeatureView], at: list[datetime], store: OnlineStore) -> None:
-        """Put the views' values as known at ``at`` (one a row) into the rows of ``decoded``. What was sent stays."""
+    def look_up(self, decoded: Decoded, at: list[datetime], store: OnlineStore) -> datetime | None:
+        """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.
+
+        Gives the time through which the views were filled; None when one of them never was.
+        """
+        fills = [(place, name) for place, name, _ in self._fills if name not in decoded.sent]
+        wanted = {view for _, name, view in self._fills if name not in decoded.sent}
+        views = [view for view in self.views if view.name in wanted]
         keys = decoded.keys
-        if self._keys:
+        if self._keys:  # entity keys that are inputs stand in the rows alone
             keys = [
                 {**key, **{name: row[place] for name, place in self._keys.items()}}
                 for key, row in zip(decoded.keys, decoded.rows, strict=True)
             ]
-        fills = [(place, name) for place, name, _ in self._fills if name not in decoded.sent]
-        for row, values in zip(decoded.rows, store.lookup(self.endpoint, views, keys, at), strict=True):
+        found = store.find(self.endpoint, views, keys, at)
+        for row, values in zip(decoded.rows, found.rows, strict=True):
             for place, name in fills:
                 row[place] = values[name]
+        return found.materialised_through
 
     def hold(self) -> None:
         """Keep the runtime open during a prediction that the event loop waits for."""

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 import uvicorn
 
 from relevo.errors import RelevoError
-from relevo.features.online import OnlineStore
 from relevo.identity.service import Identity
 from relevo.platform.clock import EventClock
 from relevo.platform.logging import configure_logging
@@ -37,7 +36,7 @@ from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
 from relevo.serving.counters import Tallies
 from relevo.serving.gateway import Gateway, Limits
-from relevo.serving.invocation import Invocations, Log
+from relevo.serving.invocation import Features, Invocations, Log
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.model import Heartbeat, Placement
@@ -114,7 +113,7 @@ class Worker:
         durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, durable=True)
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), key)
-        features = OnlineStore(self._settings.root / "online.db")
+        features = Features(self._settings.root / "online.db")
         gateway = Gateway(
             self._number,
             self._endpoints,
@@ -245,7 +244,7 @@ class Worker:
 
         return await asyncio.get_running_loop().run_in_executor(self._predicting, render)
 
-    def _close(self, intake: LabelIntake, features: OnlineStore) -> None:
+    def _close(self, intake: LabelIntake, features: Features) -> None:
         for threads in (self._loading, self._predicting, self._writing, self._reading):
             threads.shutdown(wait=True, cancel_futures=True)
         self._endpoints.close()
@@ -276,6 +275,7 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_SECONDS,
         backlog=2048,
