@@ -121,8 +121,8 @@ def test_what_is_missing_in_the_package_is_refused_with_its_line_and_the_nearest
     assert caught.value.message.splitlines() == [
         "relevo.yaml:7: sources.orders.loader: expected a function of parcels.sources, got 'order', "
         "which is not there; did you mean 'orders'?",
-        "relevo.yaml:10: sources.orders.checks: expected a dataframely schema of parcels.checks, got 'Order', "
-        "which is not there; did you mean 'Orders'?",
+        "relevo.yaml:10: sources.orders.checks: expected a dataframely schema or a function of parcels.checks, "
+        "got 'Order', which is not there; did you mean 'Orders'?",
         "relevo.yaml:11: sources.stock.loader: expected a module of parcels, got 'parcels.source'; "
         "did you mean 'parcels.sources'?",
         "relevo.yaml:12: features: expected a module of parcels, got 'parcels.feature'; "

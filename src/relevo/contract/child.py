@@ -42,9 +42,9 @@ def describe(package: str, references: list[Json], features: str | None) -> Json
     for each in references:
         try:
             found = _named(package, each["reference"], each["kind"])
-            if each["kind"] == "checks":
+            if hasattr(found, "column_names"):
                 columns[each["field"]] = list(found.column_names())
-            else:
+            elif each["kind"] != "checks":
                 _check_parameters(found, each["kind"])
         except _Missing as missing:
             problems.append({"field": each["field"], "message": str(missing)})
@@ -62,14 +62,14 @@ def _named(package: str, reference: str, kind: str) -> Any:
     fits: dict[str, Callable[[object], bool]] = {
         "loader": inspect.isroutine,
         "entry": inspect.isroutine,
-        "checks": lambda value: inspect.isclass(value) and hasattr(value, "column_names"),
+        "checks": lambda value: inspect.isroutine(value) or hasattr(value, "column_names"),
     }
-    what = {"loader": "a function", "entry": "a function", "checks": "a dataframely schema"}[kind]
+    what = {"loader": "a function", "entry": "a function", "checks": "a dataframely schema or a function"}[kind]
     if not hasattr(module, name):
         own = [key for key, value in vars(module).items() if fits[kind](value) and _is_own(value, module)]
         raise _Missing(f"expected {what} of {module_name}, got {name!r}, which is not there{_meant(name, own)}")
     value = getattr(module, name)
-    if not (fits[kind](value) or (kind != "checks" and callable(value))):
+    if not (fits[kind](value) or (callable(value) and not inspect.isclass(value))):
         raise _Missing(f"expected {what}, got {name!r}, which is {_kind(value)}")
     return value
 
