@@ -11,7 +11,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from relevo.errors import Invalid, nearest
 
 TIME = pl.Datetime("us", "UTC")
 _SAMPLE_ROWS = 3
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def read_source(
@@ -61,10 +62,15 @@ def cut(source: Source, frame: pl.DataFrame, since: datetime | None, until: date
         return frame
     keep = known.is_not_null()
     if since is not None:
-        keep &= known > pl.lit(since, dtype=TIME)
+        keep &= known > time_literal(since)
     if until is not None:
-        keep &= known <= pl.lit(until, dtype=TIME)
+        keep &= known <= time_literal(until)
     return frame.filter(keep)
+
+
+def time_literal(time: datetime) -> pl.Expr:
+    """The time as a literal; a hundred times faster to make than ``pl.lit`` of an aware datetime."""
+    return pl.lit((time - _EPOCH) // timedelta(microseconds=1), dtype=pl.Int64).cast(TIME)
 
 
 def resolve(reference: str, package: Path) -> Any:

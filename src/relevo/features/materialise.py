@@ -101,6 +101,8 @@ class Materialiser:
             if source.name not in tables:
                 tables[source.name] = read_source(source, self._package, since=since, until=until).lazy()
             rows = read_rows(view, source, tables[source.name]).collect()
+            if rows.is_empty():
+                continue
             read += rows.height
             entries |= self._merged(view_name, view, rows, until, is_new=since is None or not has_times(source))
         done = Progress(until, self._origin)
@@ -133,7 +135,7 @@ class Materialiser:
     ) -> dict[bytes, Entry]:
         """The entries of every entity that has new rows."""
         places: dict[tuple[Any, ...], list[int]] = {}
-        for place, key in enumerate(rows.select(view.entity.key).iter_rows()):
+        for place, key in enumerate(zip(*(rows[name].to_list() for name in view.entity.key), strict=True)):
             places.setdefault(key, []).append(place)
         names = {key: entry_name(name, encode_key(key)) for key in places}
         kept = {} if is_new else self._store.entries(names.values())
@@ -150,15 +152,16 @@ class _Batch:
         self._latest_from = until_us - kept_us
         longest = view.windows[-1].total_seconds() * 1e6 if view.windows else None
         self._windows_from = None if longest is None else until_us - kept_us - int(longest)
-        self._known: Integers = rows[KNOWN].to_physical().to_numpy()
-        self._event: Integers = rows[EVENT].to_physical().to_numpy()
+        self._known: Integers = rows[KNOWN].to_numpy().view(np.int64)
+        self._event: Integers = rows[EVENT].to_numpy().view(np.int64)
         self._values = [rows[value_column(column)].to_list() for column in value_columns(view)]
         has_count, columns = prefix_columns(view)
         # What each prefix adds up, row by row, in the order that readers expect.
         self._added: list[np.ndarray[Any, Any]] = [np.ones(rows.height, dtype=np.int64)] if has_count else []
         for column in columns:
-            number = rows[number_column(column)]
-            self._added += [number.is_not_null().cast(pl.Int64).to_numpy(), number.fill_null(0.0).to_numpy()]
+            number = rows[number_column(column)].to_numpy()
+            is_missing = np.isnan(number)  # as Polars gives nulls
+            self._added += [(~is_missing).astype(np.int64), np.where(is_missing, 0.0, number)]
 
     def append(self, entry: Entry, places: list[int]) -> Entry:
         """``entry`` with this batch's rows at ``places`` after its own; what is too old to be asked for is dropped."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -107,15 +108,8 @@ class OnlineStore:
         plans = self._plans_of(model, views)
         asked = [(time - _EPOCH) // _MICROSECOND for time in at]
         names = [[plan.name_of(key) for plan in plans] for key in keys]
-        self._connection.execute("BEGIN")
-        try:
-            through = dict(
-                self._connection.execute("SELECT view, through_us FROM progress WHERE model = ?", (model,)).fetchall()
-            )
-            values = self._values({name for row in names for name in row if name is not None})
-        finally:
-            self._connection.execute("COMMIT")
-        filled = [plan.view_id in through for plan in plans]
+        found = self._read(model, {name for row in names for name in row if name is not None})
+        filled = [plan.view_id in found for plan in plans]
         rows: list[dict[str, Value]] = []
         for row_names, moment in zip(names, asked, strict=True):
             row: dict[str, Value] = {}
@@ -123,9 +117,9 @@ class OnlineStore:
                 if name is None or not is_filled:
                     row.update(plan.nothing)
                 else:
-                    plan.answer(values.get(name), moment, row)
+                    plan.answer(found.get(name), moment, row)
             rows.append(row)
-        least = min((through[plan.view_id] for plan in plans), default=None) if all(filled) else None
+        least = min((found[plan.view_id] for plan in plans), default=None) if all(filled) else None
         return Found(rows, None if least is None else _time(least))
 
     def materialised_through(self, model: str) -> datetime | None:
@@ -142,7 +136,7 @@ class OnlineStore:
 
     def entries(self, names: Iterable[bytes]) -> dict[bytes, Entry]:
         """The entries that are there, by their names (``entry_name``)."""
-        return {name: _decode_entry(value) for name, value in self._values(set(names)).items()}
+        return {name: _decode_entry(value) for name, value in self._values(names).items()}
 
     def write(
         self,
@@ -196,14 +190,29 @@ class OnlineStore:
             raise
         self._connection.execute("COMMIT")
 
-    def _values(self, names: set[bytes]) -> dict[bytes, bytes]:
+    def _read(self, model: str, names: set[bytes]) -> dict[Any, Any]:
+        """Values by entry name, and microseconds by view id for each view of the model, all of one moment."""
+        if len(names) <= _MAX_VARIABLES:  # one statement sees one moment
+            marks = ",".join("?" * len(names))
+            query = (
+                f"SELECT name, value FROM entries WHERE name IN ({marks}) "  # noqa: S608 - only question marks
+                "UNION ALL SELECT view, through_us FROM progress WHERE model = ?"
+            )
+            return dict(self._connection.execute(query, (*names, model)))
+        self._connection.execute("BEGIN")
+        try:
+            return {**self._read(model, set()), **self._values(names)}
+        finally:
+            self._connection.execute("COMMIT")
+
+    def _values(self, names: Iterable[bytes]) -> dict[bytes, bytes]:
         wanted = list(names)
         found: dict[bytes, bytes] = {}
         for start in range(0, len(wanted), _MAX_VARIABLES):
             some = wanted[start : start + _MAX_VARIABLES]
             marks = ",".join("?" * len(some))
             query = f"SELECT name, value FROM entries WHERE name IN ({marks})"  # noqa: S608 - only question marks
-            found.update(self._connection.execute(query, some).fetchall())
+            found.update(self._connection.execute(query, some))
         return found
 
     def _plans_of(self, model: str, views: Sequence[FeatureView]) -> list[_Plan]:
@@ -248,6 +257,7 @@ def value_columns(view: FeatureView) -> tuple[str, ...]:
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
 _decode_row = msgspec.msgpack.Decoder(list[Value]).decode
 _encode = msgspec.msgpack.Encoder().encode
+_integer, _float = Struct("=q").unpack_from, Struct("=d").unpack_from
 
 
 class _Plan:
@@ -264,8 +274,12 @@ class _Plan:
         latest = [feature for feature in view.features if not feature.aggregation.is_windowed]
         self._latest = [(each.name, values.index(each.column) if each.column else None) for each in latest]
         self._has_values = bool(values)
-        self._windows = [_window(view, feature) for feature in view.features if feature.aggregation.is_windowed]
-        self._without_rows: dict[str, Value] = {**self.nothing, **{each.name: each.empty for each in self._windows}}
+        self._windows = [
+            (over // _MICROSECOND, [_window(view, feature) for feature in view.features if feature.over == over])
+            for over in view.windows
+        ]
+        empty = {window.name: window.empty for _, windows in self._windows for window in windows}
+        self._without_rows: dict[str, Value] = {**self.nothing, **empty}
 
     def name_of(self, key: Mapping[str, object]) -> bytes | None:
         """The name of the entity's entry; None when a part of its key is null."""
@@ -299,23 +313,23 @@ class _Plan:
 
     def _answer_windows(self, entry: Entry, at: int, row: dict[str, Value]) -> None:
         known = memoryview(entry.window_known).cast("q")
+        prefixes = entry.prefixes
         end = bisect_right(known, at) - 1
-        starts: dict[int, int] = {}
-        for window in self._windows:
-            start = starts.get(window.over_us)
-            if start is None:
-                start = starts[window.over_us] = bisect_right(known, at - window.over_us) - 1
+        for over_us, windows in self._windows:
+            start = bisect_right(known, at - over_us) - 1
             if start < 0 and entry.is_trimmed:
-                row[window.name] = None
+                for window in windows:
+                    row[window.name] = None
                 continue
-            count = _between(memoryview(entry.prefixes[window.count]).cast("q"), start, end)
-            if window.total is None:
-                row[window.name] = count
-            elif not count:
-                row[window.name] = window.empty
-            else:
-                total = _between(memoryview(entry.prefixes[window.total]).cast("d"), start, end)
-                row[window.name] = total / count if window.is_mean else total
+            for window in windows:
+                count = _between(_integer, prefixes[window.count], start, end)
+                if window.total is None:
+                    row[window.name] = count
+                elif not count:
+                    row[window.name] = window.empty
+                else:
+                    total = _between(_float, prefixes[window.total], start, end)
+                    row[window.name] = total / count if window.is_mean else total
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +337,6 @@ class _Window:
     """One windowed feature: which prefixes it subtracts, and what it is when no row counts."""
 
     name: str
-    over_us: int
     count: int
     total: int | None
     is_mean: bool
@@ -331,18 +344,17 @@ class _Window:
 
 
 def _window(view: FeatureView, feature: Feature) -> _Window:
-    assert feature.over is not None
-    over_us, is_mean = feature.over // _MICROSECOND, feature.aggregation is Aggregation.MEAN
+    is_mean = feature.aggregation is Aggregation.MEAN
     has_count, columns = prefix_columns(view)
     if feature.column is None:
-        return _Window(feature.name, over_us, 0, None, False, 0)
+        return _Window(feature.name, 0, None, False, 0)
     first = 2 * columns.index(feature.column) + has_count
-    return _Window(feature.name, over_us, first, first + 1, is_mean, None if is_mean else 0.0)
+    return _Window(feature.name, first, first + 1, is_mean, None if is_mean else 0.0)
 
 
-def _between(prefix: Any, start: int, end: int) -> Any:
+def _between(item: Callable[[bytes, int], tuple[Any, ...]], prefix: bytes, start: int, end: int) -> Any:
     """What was added after index ``start`` up to ``end``; -1 stands for the beginning."""
-    return (prefix[end] if end >= 0 else 0) - (prefix[start] if start >= 0 else 0)
+    return (item(prefix, 8 * end)[0] if end >= 0 else 0) - (item(prefix, 8 * start)[0] if start >= 0 else 0)
 
 
 def _time(microseconds: int) -> datetime:

@@ -22,10 +22,11 @@ from datetime import timedelta
 import polars as pl
 
 from relevo.contract.model import Source
+from relevo.datasets.loading import TIME
 from relevo.errors import Invalid, nearest
 from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
-from relevo.features.rows import EVENT, KNOWN, TIME, columns_of, number_column, read_rows, value_column
+from relevo.features.rows import EVENT, KNOWN, columns_of, number_column, read_rows, value_column
 
 _ROW, _AT, _FROM = "__row", "__at", "__from"
 _COUNT = "__count"

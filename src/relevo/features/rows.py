@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 import polars as pl
 
 from relevo.contract.model import Source
-from relevo.datasets.loading import known_at
+from relevo.datasets.loading import TIME, known_at, time_literal
 from relevo.errors import Invalid, nearest
 from relevo.features.model import Aggregation, FeatureView
-
-TIME = pl.Datetime("us", "UTC")
 
 #: Since when a row counts, and when it happened.
 KNOWN, EVENT = "__known", "__event"
@@ -43,7 +41,7 @@ def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.Lazy
     for column in (*view.entity.key, *view.columns):
         _require_column(view, column, schema)
     known = known_at(source)
-    always = pl.lit(ALWAYS, dtype=TIME)
+    always = time_literal(ALWAYS)
     event = source.event_time or source.known_time
     columns = [*_values(view, schema), *_numbers(view, schema)]
     return (

@@ -1,0 +1,241 @@
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+
+import polars as pl
+import pytest
+from feature_reference import SOURCE, START, VIEWS, asked_rows, event_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relevo.contract.model import Source
+from relevo.datasets.loading import read_source
+from relevo.errors import Conflict
+from relevo.features import Entity, FeatureView, count, latest
+from relevo.features.materialise import Materialiser
+from relevo.features.model import view_id
+from relevo.features.online import KEPT_BEFORE, OnlineStore
+from relevo.features.point_in_time import attach
+
+UTC_TIME = pl.Datetime("us", "UTC")
+SCHEMA = {
+    "id": pl.Int64,
+    "place": pl.String,
+    "gate": pl.Int64,
+    "happened_at": UTC_TIME,
+    "known_at": UTC_TIME,
+    "x": pl.Float64,
+    "text": pl.String,
+}
+ASKED = {"place": pl.String, "gate": pl.Int64, "at": UTC_TIME}
+
+_team = ModuleType("m")
+_team.rows = []
+_team.calls = []
+
+
+def _events(since=None, until=None):
+    _team.calls.append((since, until))
+    return pl.DataFrame([{"id": number, **row} for number, row in enumerate(_team.rows)], schema=SCHEMA)
+
+
+_team.events = _events
+_team.planes = lambda: pl.DataFrame({"tailnum": ["n1", "n2"], "seats": [100, _team.seats]})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def team():
+    """The team's package, as if it were imported: its loader gives ``rows`` and ignores its limits."""
+    sys.modules["m"] = _team
+    yield _team
+    del sys.modules["m"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = OnlineStore(tmp_path / "online.db")
+    yield opened
+    opened.close()
+
+
+def materialiser(store: OnlineStore, views=VIEWS, sources=(SOURCE,), origin="code-1") -> Materialiser:
+    return Materialiser(
+        store, model="delay", views=views, sources=sources, package=Path(__file__).parent, origin=origin
+    )
+
+
+def offline(asked: list[dict], through) -> list[dict]:
+    table = read_source(SOURCE, Path(__file__).parent, until=through).lazy()
+    spine = pl.LazyFrame(asked, schema=ASKED)
+    return attach(spine, VIEWS, {"events": table}, sources=[SOURCE], at="at").drop(ASKED).collect().to_dicts()
+
+
+def online(store: OnlineStore, asked: list[dict], views=VIEWS) -> list[dict]:
+    return store.lookup("delay", views, asked, [row["at"] for row in asked])
+
+
+def hours(number: float):
+    return START + timedelta(hours=number)
+
+
+def event(hour: float, known: float | None = None, **values) -> dict:
+    times = {"happened_at": hours(hour), "known_at": hours(hour if known is None else known)}
+    return {"place": "a", "gate": 1, "x": 1.0, "text": "p", **times, **values}
+
+
+steps = st.lists(st.integers(0, 44), min_size=1, max_size=4).map(
+    lambda halves: [hours(half / 2) for half in sorted(halves)]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(event_rows, asked_rows, steps)
+def test_what_is_served_equals_what_is_trained_on(events, asked, steps):
+    _team.rows = events
+    asked = [row for row in asked if row["at"] is not None]
+    with TemporaryDirectory() as folder:
+        store = OnlineStore(Path(folder) / "online.db")
+        for until in steps:
+            materialiser(store).materialise(until)  # another process each time: nothing is kept in memory
+            assert online(store, asked) == offline(asked, until)
+            assert store.materialised_through("delay") == until
+        store.close()
+
+
+def test_the_steps_to_a_state_and_their_repetition_do_not_matter(tmp_path, store):
+    _team.rows = [event(hour, known=hour + hour % 5, x=hour / 7, place="ab"[hour % 2]) for hour in range(120)]
+    at_once = OnlineStore(tmp_path / "at_once.db")
+    asked = [
+        {"place": place, "gate": 1, "at": hours(hour)} for place in "ab" for hour in (97, 109.5, 119, 120, 124, 200)
+    ]
+    running = materialiser(store)
+    for hour in [*range(0, 120, 3), 119, 120, 120]:
+        running.materialise(hours(hour))
+    materialiser(at_once).materialise(hours(120))
+    assert online(store, asked) == online(at_once, asked) == offline(asked, hours(120))
+    before = (tmp_path / "online.db-wal").read_bytes()
+    assert running.materialise(hours(120)).rows == 0
+    assert running.materialise(hours(50)).through == hours(120)
+    assert (tmp_path / "online.db-wal").read_bytes() == before
+    at_once.close()
+
+
+def test_only_what_is_newer_is_asked_of_the_loader(store):
+    _team.rows, _team.calls[:] = [event(1), event(2)], []
+    running = materialiser(store)
+    assert running.materialise(hours(1)).rows == len(VIEWS)
+    assert running.materialise(hours(3)).rows == len(VIEWS)
+    assert _team.calls == [(None, hours(1)), (hours(1), hours(3))]
+
+
+def test_a_window_empties_by_itself(store):
+    _team.rows = [event(1)]
+    materialiser(store).materialise(hours(1))
+    asked = [{"place": "a", "gate": 1, "at": hours(hour)} for hour in (1, 2.9, 3, 90)]
+    assert [row["n_2h"] for row in online(store, asked)] == [1, 1, 0, 0]
+    assert [row["last_x"] for row in online(store, asked)] == [1.0, 1.0, 1.0, None]
+
+
+def test_what_is_no_longer_kept_is_unknown_not_wrong(store):
+    _team.rows = [event(hour) for hour in range(200)]
+    materialiser(store).materialise(hours(199))
+    asked = [{"place": "a", "gate": 1, "at": hours(199) - KEPT_BEFORE}, {"place": "a", "gate": 1, "at": hours(100)}]
+    kept, forgotten = online(store, asked)
+    assert (kept["n_6h"], kept["mean_6h"]) == (6, 1.0)
+    assert forgotten["n_6h"] is None and forgotten["mean_6h"] is None and forgotten["ever_x"] is None
+
+
+def test_a_key_that_is_null_missing_or_unknown(store):
+    _team.rows = [event(1)]
+    materialiser(store).materialise(hours(2))
+    null, missing, unknown = store.lookup(
+        "delay", VIEWS, [{"place": None, "gate": 1}, {"gate": 1}, {"place": "z", "gate": 1}], [hours(2)] * 3
+    )
+    assert null == missing
+    assert (null["n_2h"], null["last_x"], null["sum_2h"]) == (None, None, None)
+    assert (unknown["n_2h"], unknown["last_x"], unknown["sum_2h"], unknown["mean_6h"]) == (0, None, 0.0, None)
+    assert store.lookup("delay", VIEWS, [], []) == []
+
+
+def test_a_view_that_was_never_filled_knows_nothing(store):
+    asked = [{"place": "a", "gate": 1, "at": hours(1)}]
+    assert set(online(store, asked)[0].values()) == {None}
+    assert store.materialised_through("delay") is None
+    assert store.find("delay", VIEWS, asked, [hours(1)]).materialised_through is None
+
+
+def test_more_entities_than_fit_in_a_statement(store):
+    _team.rows = [event(1, place=str(number), x=float(number)) for number in range(1200)]
+    materialiser(store).materialise(hours(1))
+    asked = [{"place": str(number), "gate": 1, "at": hours(1)} for number in range(1200)]
+    found = store.find("delay", VIEWS, asked, [hours(1)] * 1200)
+    assert [row["ever_x"] for row in found.rows] == [float(number) for number in range(1200)]
+    assert found.materialised_through == hours(1)
+
+
+def test_changed_code_computes_everything_anew(store):
+    _team.rows = [event(1, x=1.0), event(2, x=2.0)]
+    materialiser(store).materialise(hours(2))
+    _team.rows = [event(1, x=5.0, place="b")]
+    assert materialiser(store).materialise(hours(3)).rows == 0
+    assert materialiser(store, origin="code-2").materialise(hours(3)).rows == len(VIEWS)
+    asked = [{"place": place, "gate": 1, "at": hours(3)} for place in "ab"]
+    assert [row["ever_x"] for row in online(store, asked)] == [None, 5.0]
+
+
+def test_two_definitions_of_a_view_are_served_side_by_side(store):
+    _team.rows = [event(1, x=1.0), event(2, x=2.0)]
+    longer = (FeatureView("windows", entity=VIEWS[2].entity, source="events", features={"n_2h": count(over="9h")}),)
+    materialiser(store, views=VIEWS[2:3]).materialise(hours(4))
+    materialiser(store, views=longer).materialise(hours(4))
+    asked = [{"place": "a", "gate": 1, "at": hours(4)}]
+    assert online(store, asked, VIEWS[2:3])[0]["n_2h"] == 0
+    assert online(store, asked, longer)[0]["n_2h"] == 2
+
+
+def test_a_second_writer_is_refused_and_changes_nothing(store, tmp_path):
+    _team.rows = [event(1)]
+    materialiser(store).materialise(hours(1))
+    stale = {view_id("delay", view): store.progress(view_id("delay", view)) for view in VIEWS}
+    materialiser(store).materialise(hours(2))
+    with pytest.raises(Conflict, match="filled by another process"):
+        store.write("delay", {}, progress={}, expected=stale)
+    assert store.materialised_through("delay") == hours(2)
+
+
+def test_a_loader_that_fails_leaves_the_store_as_it_was(store, monkeypatch):
+    _team.rows = [event(1)]
+    running = materialiser(store)
+    running.materialise(hours(1))
+    with monkeypatch.context() as broken:
+        broken.setattr(_team, "events", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            running.materialise(hours(2))
+    assert store.materialised_through("delay") == hours(1)
+    assert running.materialise(hours(2)).through == hours(2)
+
+
+def test_a_source_without_times_is_replaced_when_it_is_read_again(store):
+    planes = Source("planes", "m:planes", ("tailnum",))
+    view = FeatureView(
+        "planes", entity=Entity("plane", key="tailnum"), source="planes", features={"seats": latest("seats")}
+    )
+    asked = [{"tailnum": name, "at": hours(0)} for name in ("n1", "n2", "n3")]
+    for seats in (200, 300):
+        _team.seats = seats
+        materialiser(store, views=[view], sources=[planes]).materialise(hours(1))
+        assert [row["seats"] for row in online(store, asked, [view])] == [100, seats, None]
+    assert materialiser(store, views=[], sources=[]).materialise(hours(1)).rows == 0
+
+
+def test_the_file_is_for_its_owner_alone(store, tmp_path):
+    assert (tmp_path / "online.db").stat().st_mode & 0o077 == 0
+
+
+def test_looking_up_imports_no_data_library():
+    heavy = ("polars", "numpy", "sqlalchemy", "pandas", "deltalake")
+    code = f"import sys, relevo.features.online; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
