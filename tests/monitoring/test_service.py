@@ -127,7 +127,7 @@ def test_lasting_drift_raises_one_alert_that_recovery_resolves(world: World, tra
     assert "speed" in drift.message and drift.event_at == BEGIN + 3 * WEEK
     world.watch(BEGIN + 6 * WEEK)
     assert AlertKind.DRIFT not in _kinds(world)
-    actions = [(entry.action, entry.subject) for entry in world.ledger.entries() if entry.facts["kind"] == "drift"]
+    actions = [(entry.action, entry.subject) for entry in world.ledger.entries() if entry.facts.get("kind") == "drift"]
     assert actions == [("alert resolved", ENDPOINT), ("alert raised", ENDPOINT)]
     assert world.ledger.verify() >= 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -67,7 +68,8 @@ class References:
         return Reference(
             version=number,
             inputs=inputs,
-            baseline=baseline,
+            # In the model's order: JSON objects have none.
+            baseline=replace(baseline, columns={n: baseline.columns[n] for n in inputs if n in baseline.columns}),
             importances=_numbers(version.facts.get("importances")),
             metrics=_numbers(version.facts.get("metrics")),
         )
