@@ -123,6 +123,7 @@ def test_a_sliding_window_is_read() -> None:
         ("model: flight-delay", "model: " + "a" * 64, "relevo.yaml:1: model: expected small letters"),
         ("classification", "clasification", "relevo.yaml:3: task: expected one of classification, regression"),
         ("package: flight_delay", "package: flight-delay", "package: expected a Python identifier"),
+        ("package: flight_delay", "package: json", "package: expected a name of your own, got 'json', which Python or"),
         ("flight_delay.sources:flights", "flight_delay.sources", "expected module:name, such as flight_delay."),
         ("flight_delay.sources:flights", "fligth_delay.sources:flights", "did you mean 'flight_delay'?"),
         ("key: [flight_id]", "key: flight_id", "sources.flights.key: expected a list such as [flight_id], got 'fl"),
@@ -225,6 +226,12 @@ def test_every_problem_is_listed_at_once_in_the_order_of_the_lines() -> None:
 
 def test_a_forgotten_ask_at_is_one_problem() -> None:
     assert len(_problems(_changed(" at: scheduled_at,", ""))) == 1
+
+
+def test_a_hundred_problems_are_enough() -> None:
+    problems = _problems("a: b\n" * 300)
+    assert len(problems) == 101
+    assert problems[-1].endswith("more")
 
 
 def test_each_missing_block_is_named_once() -> None:

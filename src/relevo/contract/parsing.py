@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 import re
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, cast
@@ -87,6 +89,9 @@ def _package(root: Block) -> str:
     package = root.text("package", what="the name of the Python package beside this file")
     if package and not _IDENTIFIER.fullmatch(package):
         root.wrong("package", f"expected a Python identifier such as flight_delay, got {package!r}")
+        return ""
+    if keyword.iskeyword(package) or package == "relevo" or package in sys.stdlib_module_names:
+        root.wrong("package", f"expected a name of your own, got {package!r}, which Python or Relevo uses itself")
         return ""
     return package
 

@@ -20,6 +20,7 @@ from relevo.errors import Invalid, nearest
 
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _LONGEST_TEXT = 200_000
+_MOST_LISTED = 100
 # YAML 1.1 reads 1e-3 as text, because it has no dot; nobody who writes it means text.
 _EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
 _KINDS = {
@@ -61,7 +62,10 @@ class Problems:
         """
         if self.listed:
             listed = sorted(dict.fromkeys(self.listed), key=lambda problem: problem[0])
-            raise Invalid("\n".join(f"{self.path}:{line}: {message}" for line, message in listed))
+            lines = [f"{self.path}:{line}: {message}" for line, message in listed[:_MOST_LISTED]]
+            if len(listed) > _MOST_LISTED:
+                lines.append(f"{self.path}: and {len(listed) - _MOST_LISTED} more")
+            raise Invalid("\n".join(lines))
 
 
 def meant(name: str, valid: Collection[str]) -> str:
