@@ -220,14 +220,21 @@ class Home:
         known_carriers: tuple[str, ...] | None = None,
         signature: Signature = SIGNATURE,
         views: tuple[FeatureView, ...] = (),
+        delay_weight: float | None = None,
     ) -> str:
-        """A sealed bundle of a linear model that answers its version's number plus ``weight * distance``."""
+        """A sealed bundle of a linear model that answers its version's number plus ``weight * distance``.
+
+        With ``delay_weight`` it has a third input, whose null counts as -1.
+        """
         tables = ()
         if known_carriers is not None:
             tables = (Table(1, tuple((name, (0.0,)) for name in known_carriers), missing=(0.0,)),)
-        model = LinearModel(Link.IDENTITY, (float(version),), (Number(0, 0.0, 1.0, (weight,), 0.0),), tables)
+        numbers = (Number(0, 0.0, 1.0, (weight,), 0.0),)
+        if delay_weight is not None:
+            numbers += (Number(2, 0.0, 1.0, (delay_weight,), -1.0),)
+        model = LinearModel(Link.IDENTITY, (float(version),), numbers, tables)
         content = msgspec.json.encode(model)
-        rows: list[list[Any]] = [[1.0, None]]
+        rows: list[list[Any]] = [[1.0, None, None][: len(signature.inputs)]]
         answers: Any = LinearRuntime.load(content, signature).predict(rows)
         files = {FILE: content, PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9))}
         folder = self.settings.folder("jobs") / f"bundle-{len(list(self.settings.folder('jobs').iterdir()))}"
