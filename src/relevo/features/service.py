@@ -94,7 +94,7 @@ class FeatureService:
             python=self._contracts.python(applied),
             package=package,
             log=self._settings.folder("logs") / f"features-{applied.model}.log",
-            environment={},
+            environment={"POLARS_MAX_THREADS": "1"},  # a call moves tens of rows: waking threads costs more
         )
         try:
             job.call(
