@@ -61,7 +61,7 @@ def test_durations_are_a_number_and_a_unit(text, expected):
     assert duration(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "2", "h", "2 hours", "-1h", "1.5h", 7])
+@pytest.mark.parametrize("text", ["", "2", "h", "2 hours", "-1h", 7])
 def test_a_duration_that_cannot_be_read_names_the_shape(text):
     with pytest.raises(Invalid, match='such as "30m"'):
         duration(text)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from relevo.contract.durations import parse_duration
 from relevo.errors import Invalid
 from relevo.platform.encoding import digest
-
-_DURATION = re.compile(r"(\d+)([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Aggregation(StrEnum):
@@ -152,7 +149,7 @@ def view_id(model: str, view: FeatureView) -> str:
 
 
 def duration(text: str | timedelta) -> timedelta:
-    """A duration: a whole number and a unit, one of s, m, h, d, w.
+    """A duration: a number and a unit, one of s, m, h, d, w; or what is one already.
 
     >>> duration("6h")
     datetime.timedelta(seconds=21600)
@@ -162,10 +159,10 @@ def duration(text: str | timedelta) -> timedelta:
     """
     if isinstance(text, timedelta):
         return text
-    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    parsed = parse_duration(text) if isinstance(text, str) else None
+    if parsed is None:
         raise Invalid(f'expected a duration such as "30m", "6h" or "90d", got {text!r}')
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return parsed
 
 
 def _named(features: Mapping[str, Calculation] | Iterable[Feature]) -> tuple[Feature, ...]:
