@@ -26,6 +26,7 @@ from relevo.contract.model import (
 from relevo.contract.service import ContractService
 from relevo.ledger.service import Ledger
 from relevo.monitoring.model import Window
+from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
 from relevo.platform.clock import EventClock
 from relevo.platform.encoding import canonical
@@ -131,7 +132,7 @@ class World:
         self.monitoring = Monitoring(
             state,
             contracts=self.contracts,
-            registry=self.registry,
+            references=References(self.registry),
             serving=self.serving,
             log=self.log,
             clock=self.clock,

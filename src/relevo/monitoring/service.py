@@ -29,7 +29,6 @@ from relevo.monitoring.references import References
 from relevo.platform.clock import EventClock, utc_now
 from relevo.platform.state import State, Transaction
 from relevo.predictions.log import PredictionLog
-from relevo.registry.service import Registry
 from relevo.serving.service import Serving
 
 #: How many of the newest windows a verdict looks at, and how many final ones are checked for later labels.
@@ -50,7 +49,7 @@ class Monitoring:
         state: State,
         *,
         contracts: ContractService,
-        registry: Registry,
+        references: References,
         serving: Serving,
         log: PredictionLog,
         clock: EventClock,
@@ -58,7 +57,7 @@ class Monitoring:
     ) -> None:
         self._state = state
         self._contracts = contracts
-        self._references = References(registry)
+        self._references = references
         self._serving = serving
         self._log = log
         self._clock = clock
