@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -8,11 +9,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from relevo.contract.parsing import parse_contract
 from relevo.errors import JobFailed
+from relevo.features import Entity, FeatureView, latest, mean
 from relevo.platform.jobs import Job
+from relevo.registry.bundles import read_manifest, verify_files
+from relevo.runtimes.loading import load_runtime
+from relevo.statistics.baseline import parse_baseline
 from relevo.training.folder import RunFolder
+from relevo.training.model import Champion
 
 Prepare = Callable[..., RunFolder]
+
+TRAFFIC = {"busy": latest("busy"), "busy_6h": mean("busy", over="6h")}
+VIEWS = (FeatureView("traffic", entity=Entity("zone", key="zone"), source="zones", features=TRAFFIC),)
 
 
 @pytest.fixture
@@ -125,3 +135,112 @@ def test_a_function_that_gives_no_estimator_is_named(job: Job, prepare: Prepare,
         JobFailed, match=r"taxis\.train:train should give a fitted estimator with predict_proba, got int"
     ):
         job.call("fit", run=str(folder.path))
+
+
+def pack(job: Job, folder: RunFolder, number: int) -> dict:
+    """Everything up to the bundle, with a version's number that no server gave."""
+    call_all(job, folder, "load_sources", "build", "fit", "evaluate")
+    folder.write("tracked", {"run": "run", "version": number})
+    return job.call("pack", run=str(folder.path))
+
+
+def test_a_bundle_holds_what_serving_and_monitoring_need(job: Job, prepare: Prepare) -> None:
+    folder = prepare()
+    packed = pack(job, folder, 1)
+    manifest = read_manifest(folder.bundle)
+    verify_files(folder.bundle, manifest)
+    assert packed["runtime"] == manifest.runtime == "linear"
+    assert manifest.views == VIEWS
+    paths = {file.path for file in manifest.files}
+    assert {"baseline.json", "importances.json", "environment.txt", "training_set.json", "model/MLmodel"} <= paths
+    runtime = load_runtime(folder.bundle, manifest)
+    assert runtime.probe() > 0
+    runtime.close()
+    facts = manifest.facts
+    assert facts["trained_until"] == folder.read("built")["split"]["holdout_start"]
+    assert facts["datasets"]["rides"]["version"] == 0
+    assert max(facts["importances"], key=facts["importances"].get) in {"distance", "busy", "busy_6h"}
+    assert sum(facts["importances"].values()) == pytest.approx(1)
+    profiles = parse_baseline(json.loads((folder.bundle / "baseline.json").read_text()))
+    assert profiles.columns["zone"].rows == folder.read("built")["fitted"]
+    assert profiles.columns["seats"].null_rate == pytest.approx(1 / 11, abs=0.02)
+    assert profiles.prediction is not None
+    assert profiles.prediction.rows == folder.read("built")["held_out"]
+
+
+def test_champion_and_challenger_meet_on_rows_that_neither_was_trained_on(
+    job: Job, prepare: Prepare, tmp_path: Path
+) -> None:
+    first = prepare("run-1", as_of=datetime(2024, 2, 20, tzinfo=UTC))
+    pack(job, first, 1)
+    champion = Champion(1, str(first.bundle))
+
+    def challenge(as_of: datetime, **changes: object) -> dict:
+        folder = prepare("run-2", as_of=as_of, champion=champion, **changes)
+        return call_all(job, folder, "load_sources", "build", "fit", "evaluate")
+
+    later = challenge(datetime(2024, 3, 1, tzinfo=UTC))
+    assert later["champion"] == 1
+    assert later["champion_metrics"]["roc_auc"] == pytest.approx(later["metrics"]["roc_auc"], abs=0.05)
+    assert later["rows"] == pytest.approx(7 * 72, abs=10)
+    # Two days later the challenger holds out five days that the champion has seen nothing of, and the two after.
+    trained_until = read_manifest(first.bundle).facts["trained_until"]
+    soon = challenge(datetime(2024, 2, 18, tzinfo=UTC))
+    assert datetime.fromisoformat(soon["holdout"][0]) >= datetime.fromisoformat(str(trained_until))
+    assert soon["rows"] < 6 * 72
+    long_before = challenge(datetime(2024, 2, 10, tzinfo=UTC))
+    assert long_before["champion_metrics"] == {}
+    assert "Not compared with version 1: it was trained until" in long_before["champion_note"]
+
+
+def test_a_champion_with_other_views_looks_its_own_features_up(job: Job, prepare: Prepare) -> None:
+    first = prepare("run-1", as_of=datetime(2024, 2, 20, tzinfo=UTC))
+    pack(job, first, 1)
+    traffic = VIEWS[0]
+    changed = FeatureView(
+        "traffic",
+        entity=traffic.entity,
+        source="zones",
+        features={"busy": latest("busy"), "busy_6h": mean("busy", over="48h")},
+    )
+    folder = prepare("run-2", champion=Champion(1, str(first.bundle)), views=(changed,))
+    found = call_all(job, folder, "load_sources", "build", "fit", "evaluate")
+    rows = pl.read_parquet(folder.rows)
+    assert "c_busy_6h" in rows.columns
+    assert rows["c_busy_6h"].to_list() != rows["x_busy_6h"].to_list()
+    assert found["champion_metrics"]["roc_auc"] > 0.8
+
+
+def test_without_event_time_a_key_is_held_out_in_every_run(job: Job, prepare: Prepare, package: Path) -> None:
+    declared = parse_contract(
+        """
+model: rides
+owner: taxis
+task: classification
+package: taxis
+sources:
+  rides: {loader: "taxis.plain:rides", key: [ride_id]}
+ask: {source: rides, inputs: [zone, distance, seats]}
+label: {column: is_late, source: rides}
+training: {holdout: 0.25, entry: "taxis.plain:train", params: {}}
+"""
+    )
+    (package / "taxis" / "plain.py").write_text(
+        "from datetime import UTC, datetime\n"
+        "from sklearn.ensemble import HistGradientBoostingClassifier\n"
+        "from taxis import sources\n\n\n"
+        "def rides():\n"
+        "    rows = sources.rides(datetime(2024, 3, 1, tzinfo=UTC))\n"
+        '    return rows.drop("asked_at", "ended_at").sample(fraction=1, shuffle=True, seed=1)\n\n\n'
+        "def train(training, params):\n"
+        '    model = HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=30, random_state=1)\n'
+        "    return model.fit(training.inputs, training.label)\n"
+    )
+    first = prepare("run-1", declared=declared, views=())
+    packed = pack(job, first, 1)
+    assert packed["facts"]["trained_until"] is None
+    second = prepare("run-2", declared=declared, views=(), champion=Champion(1, str(first.bundle)))
+    found = call_all(job, second, "load_sources", "build", "fit", "evaluate")
+    assert found["holdout"] is None
+    assert found["rows"] == pytest.approx(second.read("built")["rows"] / 4, rel=0.1)
+    assert found["champion_metrics"] == pytest.approx(found["metrics"])

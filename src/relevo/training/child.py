@@ -11,7 +11,7 @@ from typing import Any
 
 from relevo.platform.child import progress, serve
 from relevo.platform.encoding import parse, to_json
-from relevo.training import tracking
+from relevo.training import mlflow_import
 from relevo.training.folder import RunFolder
 from relevo.training.model import Run
 
@@ -79,11 +79,11 @@ def evaluate(run: str) -> Json:
 
 def track(run: str) -> Json:
     """Run, model and version in MLflow: ``{"run", "version"}``."""
-    from relevo.training import packing
+    from relevo.training import tracking
 
     folder, asked = _open(run)
     progress("writing the run to MLflow")
-    return folder.write("tracked", packing.track(asked, folder))
+    return folder.write("tracked", tracking.track(asked, folder))
 
 
 def pack(run: str) -> Json:
@@ -99,7 +99,7 @@ def _open(run: str) -> tuple[RunFolder, Run]:
     folder = RunFolder(run)
     asked = folder.run()
     if asked.tracking_url is not None:
-        tracking.import_early()
+        mlflow_import.import_early()
     return folder, asked
 
 

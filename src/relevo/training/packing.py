@@ -1,88 +1,39 @@
-"""From a fitted, evaluated model to what MLflow keeps and what a bundle holds. Runs in child processes only."""
+"""From a fitted, evaluated model to what a bundle holds. Runs in child processes only."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import polars as pl
-from numpy.typing import NDArray
 
-from relevo.errors import NotFound
-from relevo.platform.encoding import canonical, parse
+from relevo.platform.encoding import canonical
 from relevo.registry.bundles import write_bundle
 from relevo.runtimes.compilation import compile_model
-from relevo.runtimes.model import ColumnType, Signature
+from relevo.runtimes.model import ColumnType
 from relevo.statistics import baseline
-from relevo.training import environment, evaluation, fitting, tracking
+from relevo.training import environment, tracking
 from relevo.training.folder import RunFolder
 from relevo.training.importances import importances
 from relevo.training.model import Run
-from relevo.training.rows import AT, INPUT, IS_HELD_OUT, Built
-
-_SAMPLE_ROWS = 20
-
-
-class _Result:
-    """What the earlier steps of a run left, read back."""
-
-    def __init__(self, run: Run, folder: RunFolder) -> None:
-        rows = pl.read_parquet(folder.rows)
-        self.built = parse(Built, folder.read("built"))
-        self.fitted = rows.filter(~pl.col(IS_HELD_OUT))
-        self.held_out = evaluation.held_out(rows)
-        self.model = fitting.load(folder.model, run.package)
-        self.evaluation = parse(evaluation.Evaluation, folder.read("evaluation"))
-        self.sources = folder.read("sources")
-        self.params: dict[str, object] = folder.read("fitted")["params"]
-        self.answers: NDArray[np.float64] = np.load(folder.answers)
-
-    @property
-    def signature(self) -> Signature:
-        """Of the model."""
-        return self.built.signature
-
-    def frame(self, rows: pl.DataFrame) -> pd.DataFrame:
-        """Rows as the model sees them."""
-        return fitting.inputs_of(rows, self.signature, fitting.categories(self.fitted, self.signature))
-
-
-def track(run: Run, folder: RunFolder) -> dict[str, Any]:
-    """Write the run to MLflow; gives MLflow's run id and the version's number."""
-    if run.tracking_url is None:
-        raise NotFound(f"Run {run.id} names no tracking server, so its model can get no version.")
-    result = _Result(run, folder)
-    lock = None if run.lock is None else Path(run.lock)
-    baselines = {f"baseline_{name}": value for name, value in result.evaluation.baseline_metrics.items()}
-    champions = {f"champion_{name}": value for name, value in result.evaluation.champion_metrics.items()}
-    return tracking.track(
-        run.tracking_url,
-        model_name=run.model,
-        workflow_id=run.workflow_id,
-        model=result.model,
-        sample=result.frame(result.held_out.head(_SAMPLE_ROWS)),
-        answers=result.answers[:_SAMPLE_ROWS],
-        params=result.params,
-        metrics=result.evaluation.metrics | baselines | champions,
-        tags=_tags(run, result, environment.environment_digest(environment.environment_text(lock))),
-        requirements=environment.requirements(lock),
-    )
+from relevo.training.results import Result
+from relevo.training.rows import AT, INPUT
 
 
 def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
     """Write the bundle of a run, compiled if that agrees with the original; gives its manifest as JSON."""
-    result = _Result(run, folder)
+    result = Result(run, folder)
     frame = result.frame(result.held_out)
     labels = result.held_out["label"].to_numpy()
-    compiled = compile_model(result.model, result.signature, frame)
+    compiled = compile_model(result.model, result.signature, frame, package=Path(run.package))
     lock = None if run.lock is None else Path(run.lock)
     text = environment.environment_text(lock)
     shares = importances(result.model, frame, labels, result.signature)
     files = {
         **compiled.files,
+        **_original(run, result),
         "baseline.json": canonical(_baseline(result)),
         "importances.json": canonical(shares),
         "environment.txt": text.encode(),
@@ -111,7 +62,7 @@ def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
     return {"runtime": manifest.runtime, "version": manifest.version, "facts": manifest.facts}
 
 
-def _pins(run: Run, result: _Result) -> dict[str, Any]:
+def _pins(run: Run, result: Result) -> dict[str, Any]:
     """What the training set was made of, so that it can be made again, and what may be concluded from it."""
     built = result.built
     return {
@@ -134,21 +85,19 @@ def _pins(run: Run, result: _Result) -> dict[str, Any]:
     }
 
 
-def _tags(run: Run, result: _Result, environment_digest: str) -> dict[str, str]:
-    datasets = {f"relevo.dataset.{name}": str(loaded["version"]) for name, loaded in result.sources.items()}
-    return {
-        "mlflow.source.git.commit": run.git_commit or "",
-        "relevo.git_commit": run.git_commit or "",
-        "relevo.as_of": run.as_of.isoformat(),
-        "relevo.contract_revision": str(run.revision),
-        "relevo.snapshot": run.snapshot,
-        "relevo.environment": environment_digest,
-        "relevo.training_set": result.built.digest,
-        **datasets,
-    }
+def _original(run: Run, result: Result) -> dict[str, bytes]:
+    """The MLflow model folder under ``model/``: what a compiled runtime stands for, and what the isolated one asks."""
+    with tempfile.TemporaryDirectory(prefix="relevo-pack-") as temporary:
+        root = Path(temporary) / "model"
+        tracking.save_original(run, result, root)
+        return {
+            f"model/{path.relative_to(root).as_posix()}": path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        }
 
 
-def _baseline(result: _Result) -> baseline.Baseline:
+def _baseline(result: Result) -> baseline.Baseline:
     """Profiles of the inputs as they were fitted on, and of the answers on rows that were not."""
     columns: dict[str, baseline.Profile] = {}
     for column in result.signature.inputs:

@@ -219,6 +219,7 @@ class Training:
                 folder.bundle,
                 workflow_id=run.workflow_id,
                 as_of=run.as_of,
+                model=run.model,  # the manifest was written beside the team's code
                 created_at=utc_now(),
             )
         folder.clear()
@@ -239,4 +240,6 @@ def _environment(token: str) -> Mapping[str, str]:
         "GIT_PYTHON_REFRESH": "quiet",
         # The same hashes in every run, so that sets and dictionaries of a team's code come in the same order.
         "PYTHONHASHSEED": "0",
+        # Threads of a fit that spin while they wait cost several times the fit when cores are shared.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }

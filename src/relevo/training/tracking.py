@@ -2,148 +2,128 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from relevo.errors import Unavailable
+from relevo.errors import NotFound, Unavailable
+from relevo.training import environment, mlflow_import
+from relevo.training.folder import RunFolder
+from relevo.training.model import Run
+from relevo.training.results import Result
 
 #: By this tag a run is found again when the step is repeated.
 WORKFLOW_TAG = "relevo.workflow_id"
 
-_importing: threading.Thread | None = None
+_SAMPLE_ROWS = 20
 
 
-def import_early() -> None:
-    """Import MLflow in the background: it takes 4 s, in which data can be loaded."""
-    global _importing
-    if _importing is None:
-        _importing = threading.Thread(target=_import, name="import-mlflow", daemon=True)
-        _importing.start()
+def track(run: Run, folder: RunFolder) -> dict[str, Any]:
+    """Write a run with its model and version; the same workflow id again finds them.
 
-
-def track(
-    url: str,
-    *,
-    model_name: str,
-    workflow_id: str,
-    model: Any,
-    sample: pd.DataFrame,
-    answers: Any,
-    params: Mapping[str, object],
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
-    requirements: Sequence[str],
-) -> dict[str, Any]:
-    """Write everything once: the same workflow id again finds its run and version.
-
-    Args:
-        url: Of the tracking server; the token comes from the environment.
-        model_name: Of the registered model and of the experiment.
-        workflow_id: What the run belongs to.
-        model: The fitted estimator.
-        sample: Some rows of its inputs, for the signature.
-        answers: What it answers for them.
-        params: Of the fit.
-        metrics: Of the evaluation.
-        tags: Git commit, dataset versions, environment digest and so on.
-        requirements: Lines of the environment's lock.
+    The token for the server comes from the environment.
 
     Returns:
         ``{"run": MLflow's run id, "version": the number of the registered version}``.
 
     Raises:
-        Unavailable: The server does not answer.
+        Unavailable: The server does not answer, or fails.
     """
-    _wait_for_import()
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    mlflow.set_tracking_uri(url)
-    client = mlflow.MlflowClient(url)
+    if run.tracking_url is None:
+        raise NotFound(f"Run {run.id} names no tracking server, so its model can get no version.")
+    result = Result(run, folder)
+    mlflow = mlflow_import.imported()
+    mlflow.set_tracking_uri(run.tracking_url)
+    client = mlflow.MlflowClient(run.tracking_url)
     try:
-        run_id = _run(client, model_name, workflow_id)
-        found = _version(client, model_name, run_id)
-        if found is None:
-            client.log_batch(
-                run_id,
-                metrics=[mlflow.entities.Metric(name, value, 0, 0) for name, value in metrics.items()],
-                params=[mlflow.entities.Param(name, str(value)) for name, value in params.items()],
-                tags=[mlflow.entities.RunTag(name, value) for name, value in tags.items()],
-            )
-            with _quiet(), mlflow.start_run(run_id=run_id):
-                _log_model(mlflow, model, model_name, sample, answers, requirements)
-            found = _version(client, model_name, run_id)
+        run_id = _run(client, run)
+        number = _version(client, run, run_id)
+        if number is None:
+            _log_facts(mlflow, client, run, result, run_id)
+            with mlflow_import.quiet(), mlflow.start_run(run_id=run_id):
+                flavor, arguments = _model_arguments(mlflow, run, result)
+                flavor.log_model(name="model", registered_model_name=run.model, **arguments)
+            number = _version(client, run, run_id)
         client.set_terminated(run_id)
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         if error.get_http_status_code() >= 500:
-            raise Unavailable(f"MLflow at {url} failed: {error.message}") from error
+            raise Unavailable(f"MLflow at {run.tracking_url} failed: {error.message}") from error
         raise
-    if found is None:
+    if number is None:
         raise Unavailable(
-            f"MLflow at {url} took the model of run {run_id}, and shows no version of {model_name} for it."
+            f"MLflow at {run.tracking_url} took run {run_id}, and shows no version of {run.model} for it."
         )
-    return {"run": run_id, "version": found}
+    return {"run": run_id, "version": number}
 
 
-def _import() -> None:
-    with _quiet():
-        for name in ("mlflow", "mlflow.sklearn", "mlflow.models"):
-            importlib.import_module(name)
+def save_original(run: Run, result: Result, path: Path) -> None:
+    """Write the estimator as an MLflow model folder, which holds the team's package too."""
+    mlflow = mlflow_import.imported()
+    with mlflow_import.quiet():
+        flavor, arguments = _model_arguments(mlflow, run, result)
+        flavor.save_model(path=str(path), **arguments)
 
 
-def _wait_for_import() -> None:
-    import_early()
-    assert _importing is not None
-    _importing.join()
-
-
-def _run(client: Any, model_name: str, workflow_id: str) -> str:
-    experiment = client.get_experiment_by_name(model_name)
-    experiment_id = experiment.experiment_id if experiment is not None else client.create_experiment(model_name)
-    quoted = workflow_id.replace("'", "")
-    runs = client.search_runs([experiment_id], f"tags.`{WORKFLOW_TAG}` = '{quoted}'", max_results=1)
+def _run(client: Any, run: Run) -> str:
+    experiment = client.get_experiment_by_name(run.model)
+    experiment_id = experiment.experiment_id if experiment is not None else client.create_experiment(run.model)
+    tag = run.workflow_id.replace("'", "")  # MLflow's filters have no way to write a quote
+    runs = client.search_runs([experiment_id], f"tags.`{WORKFLOW_TAG}` = '{tag}'", max_results=1)
     if runs:
         return str(runs[0].info.run_id)
-    return str(client.create_run(experiment_id, tags={WORKFLOW_TAG: quoted}, run_name=quoted).info.run_id)
+    return str(client.create_run(experiment_id, tags={WORKFLOW_TAG: tag}, run_name=tag).info.run_id)
 
 
-def _version(client: Any, model_name: str, run_id: str) -> int | None:
-    versions = client.search_model_versions(f"name='{model_name}' and run_id='{run_id}'")
+def _version(client: Any, run: Run, run_id: str) -> int | None:
+    versions = client.search_model_versions(f"name='{run.model}' and run_id='{run_id}'")
     return min((int(version.version) for version in versions), default=None)
 
 
-def _log_model(
-    mlflow: Any, model: Any, model_name: str, sample: pd.DataFrame, answers: Any, requirements: Sequence[str]
-) -> None:
-    plain = sample.astype(
-        {name: object for name in sample.columns if isinstance(sample[name].dtype, pd.CategoricalDtype)}
+def _log_facts(mlflow: Any, client: Any, run: Run, result: Result, run_id: str) -> None:
+    found = result.evaluation
+    metrics = found.metrics | {f"baseline_{name}": value for name, value in found.baseline_metrics.items()}
+    metrics |= {f"champion_{name}": value for name, value in found.champion_metrics.items()}
+    client.log_batch(
+        run_id,
+        metrics=[mlflow.entities.Metric(name, value, 0, 0) for name, value in metrics.items()],
+        params=[mlflow.entities.Param(name, str(value)) for name, value in result.params.items()],
+        tags=[mlflow.entities.RunTag(name, value) for name, value in _tags(run, result).items()],
     )
-    shared = {
-        "name": "model",
-        "signature": mlflow.models.infer_signature(plain, answers),
-        "registered_model_name": model_name,
-        # Given, since MLflow would else start a process that loads the model to see what it imports.
-        "pip_requirements": list(requirements),
+
+
+def _tags(run: Run, result: Result) -> dict[str, str]:
+    lock = None if run.lock is None else Path(run.lock)
+    datasets = {f"relevo.dataset.{name}": str(loaded["version"]) for name, loaded in result.sources.items()}
+    commit = {"mlflow.source.git.commit": run.git_commit} if run.git_commit else {}
+    return {
+        "relevo.as_of": run.as_of.isoformat(),
+        "relevo.contract_revision": str(run.revision),
+        "relevo.snapshot": run.snapshot,
+        "relevo.environment": environment.environment_digest(environment.environment_text(lock)),
+        "relevo.training_set": result.built.digest,
+        **commit,
+        **datasets,
     }
+
+
+def _model_arguments(mlflow: Any, run: Run, result: Result) -> tuple[Any, dict[str, Any]]:
+    """The flavor to write the estimator in, and what its ``save_model`` and ``log_model`` take alike."""
+    sample = result.frame(result.held_out.head(_SAMPLE_ROWS))
+    texts = [name for name in sample.columns if isinstance(sample[name].dtype, pd.CategoricalDtype)]
+    answers = result.answers[:_SAMPLE_ROWS]
+    arguments = {
+        "signature": mlflow.models.infer_signature(sample.astype(dict.fromkeys(texts, object)), answers),
+        # Given, since MLflow would else start a process that loads the model to see what it imports.
+        "pip_requirements": environment.requirements(None if run.lock is None else Path(run.lock)),
+        "code_paths": [str(Path(run.package) / run.contract.package)],
+    }
+    model = result.model
     if hasattr(model, "get_params"):
-        mlflow.sklearn.log_model(model, serialization_format="cloudpickle", **shared)
-        return
+        return mlflow.sklearn, {"sk_model": model, "serialization_format": "cloudpickle", **arguments}
 
     class Wrapped(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            return model.predict(model_input)
+            return (model.predict_proba if hasattr(model, "predict_proba") else model.predict)(model_input)
 
-    mlflow.pyfunc.log_model(python_model=Wrapped(), **shared)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return mlflow.pyfunc, {"python_model": Wrapped(), **arguments}
