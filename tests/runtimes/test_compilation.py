@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -24,10 +26,11 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 
-from relevo.errors import Corrupted, Invalid
+from relevo.errors import Corrupted, Invalid, Unavailable
 from relevo.runtimes import agreement, compilation, original
 from relevo.runtimes.compilation import compile_model
 from relevo.runtimes.frames import as_frame, rows_of_frame
+from relevo.runtimes.linearise import linearise
 from relevo.runtimes.loading import PROBE_FILE, open_runtime
 from relevo.runtimes.model import Column, ColumnType, Signature
 
@@ -185,11 +188,11 @@ def squared_error(labels: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, 
     return answers - labels, np.ones_like(labels)
 
 
-def test_an_objective_written_in_python_stays_with_the_original(training: Any) -> None:
+def test_an_objective_written_in_python_is_not_compiled(training: Any) -> None:
     signature, frame, labels = training(0)
-    compiled = compile_model(booster(0, objective=squared_error).fit(frame, labels), signature, frame)
-    assert compiled.runtime == "isolated"
-    assert "objective written in Python" in compiled.agreement["refused"][1]["reason"]
+    model = booster(0, objective=squared_error).fit(frame, labels)
+    with pytest.raises(Invalid, match="objective written in Python"):
+        dict(compilation.COMPILERS)["lightgbm"](model, signature, {})
 
 
 class Shifted(StandardScaler):
@@ -212,13 +215,46 @@ UNSUPPORTED: dict[str, tuple[int, Any]] = {
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("case", UNSUPPORTED)
-def test_what_is_not_known_stays_with_the_original(case: str, training: Any) -> None:
+def test_what_is_not_known_is_not_compiled(case: str, training: Any) -> None:
     classes, make = UNSUPPORTED[case]
     signature, frame, labels = training(classes)
-    compiled = compile_model(make().fit(frame, labels), signature, frame)
+    model = make().fit(frame, labels)
+    with pytest.raises(Invalid, match=r"support|not a linear|columns"):
+        linearise(model, signature, compilation.training_categories(frame))
+    with pytest.raises(Invalid, match="Pipeline is not a LightGBM model"):
+        dict(compilation.COMPILERS)["lightgbm"](model, signature, {})
+
+
+TEAM_CODE = """
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+
+class Squashed(StandardScaler):
+    def transform(self, X, copy=None):
+        return np.tanh(super().transform(X))
+"""
+
+
+def test_a_model_with_the_teams_own_code_is_isolated_with_it(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "team_steps").mkdir()
+    (tmp_path / "team_steps/__init__.py").write_text(TEAM_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    squashed = importlib.import_module("team_steps").Squashed
+    signature, frame, labels = training(2)
+    model = prepared(logistic(), make_pipeline(SimpleImputer(), squashed())).fit(frame, labels)
+    compiled = compile_model(model, signature, frame, package=tmp_path)
     assert compiled.runtime == "isolated"
     assert [refusal["runtime"] for refusal in compiled.agreement["refused"]] == ["linear", "lightgbm"]
-    assert compiled.files.keys() == {"runtime/categories.json", "runtime/probe.json"}
+    assert compiled.agreement["largest_difference"] < 1e-9
+    assert compiled.files.keys() == {
+        *("runtime/categories.json", "runtime/probe.json", "model/MLmodel", "model/model.pkl"),
+        "model/code/team_steps/__init__.py",
+    }
+    with pytest.raises(Unavailable, match="did not start: ModuleNotFoundError: No module named 'team_steps'"):
+        compile_model(model, signature, frame)
 
 
 def trial_of(model: Any, signature: Signature, frame: Any) -> agreement.Trial:
@@ -291,17 +327,20 @@ def test_a_wrong_conversion_is_not_used_and_the_evidence_says_so(
         content["intercept"][0] += 1e-3
         return {"runtime/linear.json": json.dumps(content).encode()}
 
-    monkeypatch.setattr(compilation, "COMPILERS", (("linear", wrong),))
-    compiled = compile_model(prepared(logistic()).fit(frame, labels), signature, frame)
-    assert compiled.runtime == "isolated"
+    monkeypatch.setattr(compilation, "COMPILERS", (("linear", wrong), ("linear", right)))
+    model = prepared(logistic()).fit(frame, labels)
+    compiled = compile_model(model, signature, frame)
     assert "the original answers" in compiled.agreement["refused"][0]["reason"]
+    assert compiled.agreement["largest_difference"] < 1e-9
+    expected = right(model, signature, compilation.training_categories(frame))
+    assert compiled.files["runtime/linear.json"] == expected["runtime/linear.json"]
 
 
 def test_a_model_that_cannot_answer_its_signature_is_refused(training: Any, numeric: Any) -> None:
     signature, frame, labels = training(2, columns=numeric, nulls=False)
     model = logistic().fit(frame / frame.max(), labels)
     with pytest.raises(Invalid, match="classes"):
-        compile_model(model, signature_with(signature, ("1", "0")), frame)
+        compile_model(model, signature_with(signature, ("a", "b", "c")), frame)
     four = booster(4).fit(frame, np.arange(len(frame)) % 4).booster_
     with pytest.raises(Invalid, match=r"shape \(1,\), got \(1, 4\)"):
         compile_model(four, signature, frame)

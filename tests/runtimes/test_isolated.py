@@ -23,6 +23,7 @@ from relevo.errors import Corrupted, Invalid, JobFailed, Unavailable
 from relevo.runtimes.isolated import IsolatedRuntime
 from relevo.runtimes.loading import load_runtime
 from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.runtimes.model_folder import model_files
 
 SIGNATURE = Signature(Task.REGRESSION, (Column("x", ColumnType.FLOAT), Column("name", ColumnType.TEXT)))
 
@@ -201,10 +202,15 @@ time.sleep(60)
     until(lambda: not is_alive(child))
 
 
-def test_a_model_saved_by_mlflow_is_read(tmp_path: Path) -> None:
+def test_a_model_saved_by_mlflow_is_read_and_mlflow_reads_ours(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "v1", awkward_model(), '{"rows":[[2.0,null]],"outputs":[5.0],"tolerance":1e-9}')
+    ours = tmp_path / "ours"
+    for path, content in model_files(awkward_model()).items():
+        (ours / path).parent.mkdir(parents=True, exist_ok=True)
+        (ours / path).write_bytes(content)
     code = f"""
 import mlflow.sklearn, pandas as pd, shutil
+assert mlflow.sklearn.load_model({str(ours / "model")!r}).predict
 from sklearn.linear_model import LinearRegression
 from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from relevo.errors import Invalid
+from relevo.errors import Invalid, JobFailed
 from relevo.runtimes.model import Column, ColumnType, Signature
 
 #: Largest difference that counts as agreement, relative to the answer where that is beyond 1.
@@ -61,6 +61,12 @@ def trial(ask: Callable[[list[Row]], Sequence[Answer]], holdout: Sequence[Row], 
     return Trial(signature, kinds, rows, _answers(ask, rows))
 
 
+def thinned(tried: Trial, n_rows: int) -> Trial:
+    """Every so manieth row of the trial, at most ``n_rows``."""
+    step = max(1, math.ceil(len(tried.rows) / n_rows))
+    return Trial(tried.signature, tried.kinds[::step], tried.rows[::step], tried.expected[::step])
+
+
 def check(ask: Callable[[list[Row]], Sequence[Answer]], tried: Trial) -> Agreement:
     """Compares ``ask``, a compiled runtime, with the original: the rows one by one, then all in one batch."""
     singly = [answer for row in tried.rows for answer in _answers(ask, [row])]
@@ -102,7 +108,7 @@ def _answers(ask: Callable[[list[Row]], Sequence[Answer]], rows: list[Row]) -> l
         return []
     try:
         return list(ask(rows))
-    except (ValueError, TypeError, ArithmeticError, KeyError, IndexError, Invalid):
+    except (ValueError, TypeError, ArithmeticError, KeyError, IndexError, Invalid, JobFailed):
         if len(rows) == 1:
             return [None]
         half = len(rows) // 2

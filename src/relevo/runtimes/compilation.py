@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,15 +15,19 @@ from relevo.errors import Invalid, RelevoError
 from relevo.platform.encoding import to_json
 from relevo.runtimes import agreement, lightgbm, linear, original
 from relevo.runtimes.frames import CATEGORIES_FILE, Categories, as_frame, rows_of_frame
+from relevo.runtimes.isolated import IsolatedRuntime
 from relevo.runtimes.linearise import linearise
 from relevo.runtimes.loading import ISOLATED, PROBE_FILE, Probe, Runtime, open_runtime
 from relevo.runtimes.model import Signature
+from relevo.runtimes.model_folder import model_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Rows of the probe that a loaded version answers before it takes traffic.
 PROBE_ROWS = 20
+#: Rows on which the isolated original is compared with itself: each is a call to another process.
+ISOLATED_ROWS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +43,18 @@ class Compiled:
 Compiler = Callable[[Any, Signature, Categories], Mapping[str, bytes]]
 
 
-def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame) -> Compiled:
+def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, package: Path | None = None) -> Compiled:
     """The fastest runtime that agrees with ``model``.
 
     Args:
         model: The fitted model, as the team's training function returned it.
         signature: Its inputs, in the order of the frame that it was fitted on.
         inputs: Holdout rows, a frame made by ``frames.as_frame`` with the training categories.
+        package: Import root of the team's code; it goes into the bundle when the original model does.
 
     Raises:
-        Invalid: The model cannot answer a frame of this signature, or answers another shape or other classes.
+        Invalid: The model cannot answer a frame of this signature, answers another shape or other classes, or can
+            neither be compiled nor answers the same once it is saved and read back.
     """
     original.check_classes(model, signature)
     categories = training_categories(inputs)
@@ -71,7 +79,8 @@ def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame) -> Com
         if compared.disagreement is None:
             return Compiled(name, files | shared, _evidence(name, compared, refused))
         refused.append({"runtime": name, "reason": compared.disagreement})
-    return Compiled(ISOLATED, shared, _evidence(ISOLATED, None, refused))
+    files = shared | model_files(model, package)
+    return Compiled(ISOLATED, files, _evidence(ISOLATED, _isolated(files, signature, tried), refused))
 
 
 def compare(runtime: Runtime, tried: agreement.Trial) -> agreement.Agreement:
@@ -80,6 +89,19 @@ def compare(runtime: Runtime, tried: agreement.Trial) -> agreement.Agreement:
         return agreement.check(lambda rows: runtime.predict(rows), tried)
     finally:
         runtime.close()
+
+
+def _isolated(files: Mapping[str, bytes], signature: Signature, tried: agreement.Trial) -> agreement.Agreement:
+    """The original, saved and read back in a child of its own, compared with itself here."""
+    with tempfile.TemporaryDirectory(prefix="relevo-") as name:
+        for path, content in files.items():
+            place = Path(name, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        compared = compare(IsolatedRuntime(Path(name), signature), agreement.thinned(tried, ISOLATED_ROWS))
+    if compared.disagreement is not None:
+        raise Invalid(f"The model answers otherwise once it is saved and read back. {compared.disagreement}")
+    return compared
 
 
 def training_categories(inputs: pd.DataFrame) -> dict[str, list[str]]:
@@ -136,8 +158,5 @@ def _reason(error: Exception) -> str:
     return error.message if isinstance(error, RelevoError) else f"{type(error).__name__}: {error}"[:500]
 
 
-def _evidence(runtime: str, compared: agreement.Agreement | None, refused: list[dict[str, str]]) -> dict[str, object]:
-    evidence: dict[str, object] = {"runtime": runtime, "refused": refused}
-    if compared is not None:
-        evidence |= to_json(compared)
-    return evidence
+def _evidence(runtime: str, compared: agreement.Agreement, refused: list[dict[str, str]]) -> dict[str, object]:
+    return {"runtime": runtime, "refused": refused, **to_json(compared)}

@@ -22,6 +22,7 @@ from relevo.runtimes import original
 from relevo.runtimes.frames import CATEGORIES_FILE, as_frame
 from relevo.runtimes.messages import Answer, Closed, Question, receive, send
 from relevo.runtimes.model import Signature
+from relevo.runtimes.model_folder import FOLDER, load_model
 
 _PR_SET_PDEATHSIG = 1
 
@@ -33,7 +34,7 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
     try:
         signature = parse(Signature, receive(connection, dict))
         categories = msgspec.json.decode((folder / CATEGORIES_FILE).read_bytes(), type=dict[str, list[str]])
-        model = load_model(folder / "model")
+        model = load_model(folder / FOLDER)
     except Exception as error:
         logging.exception("the model could not be loaded")
         send(connection, Answer(error=_told(error)))
@@ -53,40 +54,6 @@ def _answer(model: Any, question: Question, signature: Signature, categories: di
     except Exception as error:
         return Answer(error=_told(error))
     return Answer(predictions=answer.tolist())
-
-
-def load_model(folder: Path) -> Any:
-    """The model of an MLflow model folder, in its own flavor, so that ``predict_proba`` is there.
-
-    A scikit-learn model pickled by MLflow is read without importing MLflow, which takes 4 s and 150 MB.
-    """
-    import yaml
-
-    described = yaml.safe_load((folder / "MLmodel").read_text())
-    flavors = described["flavors"]
-    if "sklearn" in flavors:
-        flavor = flavors["sklearn"]
-        if flavor.get("serialization_format") in ("cloudpickle", "pickle"):
-            return _unpickle(folder, flavor)
-        import mlflow.sklearn
-
-        return mlflow.sklearn.load_model(str(folder))
-    if "lightgbm" in flavors:
-        import mlflow.lightgbm
-
-        return mlflow.lightgbm.load_model(str(folder))
-    import mlflow.pyfunc
-
-    return mlflow.pyfunc.load_model(str(folder))
-
-
-def _unpickle(folder: Path, flavor: dict[str, Any]) -> Any:
-    import cloudpickle  # type: ignore[import-untyped]
-
-    if flavor.get("code"):
-        sys.path.insert(0, str(folder / flavor["code"]))
-    with (folder / flavor["pickled_model"]).open("rb") as file:
-        return cloudpickle.load(file)
 
 
 def _told(error: Exception) -> str:

@@ -48,10 +48,18 @@ def _shaped(answer: np.ndarray, n_rows: int, signature: Signature) -> np.ndarray
 
 
 def check_classes(model: Any, signature: Signature) -> None:
-    """Raises Invalid when the model's classes are not those of the signature, in their order."""
+    """Raises Invalid when the model's classes are neither those of the signature nor their indices, in order."""
     classes = getattr(model, "classes_", None)
     if signature.task is not Task.CLASSIFICATION or classes is None:
         return
-    got = tuple(str(label) for label in classes)
-    if len(got) != len(signature.classes) or (set(got) == set(signature.classes) and got != signature.classes):
-        raise Invalid(f"Expected a model of the classes {list(signature.classes)}, got {list(got)}.")
+    got = [str(int(label)) if _is_whole(label) else str(label) for label in classes]
+    indices = [str(index) for index in range(len(signature.classes))]
+    if got not in (list(signature.classes), indices):
+        raise Invalid(f"Expected a model of the classes {list(signature.classes)} or their indices, got {got}.")
+
+
+def _is_whole(label: object) -> bool:
+    """Whether it is a number without fraction; booleans are not."""
+    import numpy as np
+
+    return isinstance(label, int | np.integer | float | np.floating) and type(label) is not bool and label % 1 == 0
