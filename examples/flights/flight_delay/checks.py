@@ -9,6 +9,7 @@ class Flights(dy.Schema):
     flight_id = dy.String(primary_key=True)
     scheduled_at = dy.Datetime(time_zone="UTC", time_unit="us")
     origin = dy.String(regex="^(EWR|JFK|LGA)$")
+    tailnum = dy.String(nullable=True)
     carrier = dy.String(regex="^[A-Z0-9]{2}$")
     distance = dy.Int64(min=1, max=6000)
     hour = dy.Int64(min=0, max=23)

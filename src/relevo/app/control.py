@@ -27,8 +27,10 @@ import relevo.releases.api
 import relevo.retraining.api
 from relevo.app.schedule import Schedule
 from relevo.app.services import Services, compose
+from relevo.app.tracking import authorise
 from relevo.errors import Invalid, NotFound, RelevoError
 from relevo.platform.logging import configure_logging
+from relevo.platform.mlflow import MLflow
 from relevo.platform.processes import die_with_parent
 from relevo.platform.settings import Settings
 
@@ -58,6 +60,7 @@ def build(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/health", health, methods=["GET"])
+    app.add_middleware(MLflow, server=services.mlflow, authorise=authorise)
     app.add_exception_handler(RelevoError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -76,7 +79,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     schedule = Schedule(services)
     starting = asyncio.create_task(asyncio.to_thread(_start, services, schedule))
     starting.add_done_callback(_log_failure)
+    tracking = asyncio.create_task(_start_tracking(services, starting))
     yield
+    tracking.cancel()
     await starting
     await asyncio.to_thread(schedule.stop)
     await asyncio.to_thread(services.close)
@@ -86,6 +91,12 @@ def _start(services: Services, schedule: Schedule) -> None:
     services.workflows.launch()
     services.deliver.tell_all()
     schedule.start()
+
+
+async def _start_tracking(services: Services, after: asyncio.Task[None]) -> None:
+    """MLflow last: its import would keep the console waiting."""
+    await asyncio.wait([after])
+    await services.mlflow.started()
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

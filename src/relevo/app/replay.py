@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel
 from relevo.app.services import Services
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
+from relevo.platform.encoding import to_json
 
 router = APIRouter(tags=["replay"])
 Operator = Annotated[Principal, Depends(requires(Permission.OPERATE))]
@@ -42,7 +43,7 @@ def advance(request: Request, model: str, body: Moment, _: Operator) -> dict[str
     services = _services(request)
     with services.state.transaction() as tx:
         services.clock.advance(tx, model, body.at)
-    return {"at": body.at.isoformat(), "features": services.features.materialise(model, body.at)}
+    return {"at": body.at.isoformat(), "features": to_json(services.features.materialise(model, body.at))}
 
 
 @router.post("/api/models/{model}/replay/settle")

@@ -16,12 +16,12 @@ from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
 from relevo.monitoring.watch import Watch
 from relevo.platform.clock import EventClock
+from relevo.platform.mlflow import MLflowServer
 from relevo.platform.objects import Objects
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 from relevo.platform.workflows import Workflows
 from relevo.predictions.log import PredictionLog
-from relevo.registry.bundles import BundleCache
 from relevo.registry.service import Registry
 from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
@@ -52,6 +52,7 @@ class Services:
     releases: Releases
     deliver: Deliver
     retraining: Retraining
+    mlflow: MLflowServer
 
     def after_apply(self, applied: AppliedContract, actor: Principal) -> str:
         """A contract was applied: train and release what it declares. A release under way is superseded."""
@@ -81,7 +82,6 @@ def compose(settings: Settings) -> Services:
     objects = Objects(settings.folder("objects"))
     contracts = ContractService(state, objects, settings, ledger)
     datasets = Datasets(state)
-    bundles = BundleCache(objects, settings)
     registry = Registry(state, objects, settings, ledger)
     log, serving, workflows = PredictionLog(settings), Serving(state, settings), Workflows(settings, state)
     training = Training(
@@ -96,7 +96,7 @@ def compose(settings: Settings) -> Services:
     monitoring = Monitoring(
         state,
         contracts=contracts,
-        references=References(registry, bundles),
+        references=References(registry),
         serving=serving,
         log=log,
         clock=clock,
@@ -144,4 +144,5 @@ def compose(settings: Settings) -> Services:
         releases=releases,
         deliver=deliver,
         retraining=retraining,
+        mlflow=MLflowServer(settings, is_governed=lambda name: name in contracts.models()),
     )

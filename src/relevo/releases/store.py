@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -69,7 +70,7 @@ def update_release(tx: Transaction, release_id: str, updated_at: datetime, **val
 def find_release(tx: Transaction, release_id: str) -> Release | None:
     """The release of that id."""
     row = tx.execute(sa.select(releases).where(releases.c.id == release_id)).one_or_none()
-    return None if row is None else parse(Release, dict(row._mapping))
+    return None if row is None else _release(row)
 
 
 def select_releases(
@@ -81,7 +82,7 @@ def select_releases(
         query = query.where(releases.c.model == model)
     if state is not None:
         query = query.where(releases.c.state == state)
-    return [parse(Release, dict(row._mapping)) for row in tx.execute(query)]
+    return [_release(row) for row in tx.execute(query)]
 
 
 def add_evidence(tx: Transaction, found: Evidence) -> None:
@@ -114,4 +115,8 @@ def add_approval(tx: Transaction, approval: Approval) -> None:
 def approvals_of(tx: Transaction, model: str, version: int) -> list[Approval]:
     """Every word given on a version, the oldest first."""
     query = sa.select(approvals).where(approvals.c.model == model, approvals.c.version == version)
-    return [parse(Approval, dict(row._mapping)) for row in tx.execute(query.order_by(approvals.c.given_at))]
+    return [Approval(**row._mapping) for row in tx.execute(query.order_by(approvals.c.given_at))]
+
+
+def _release(row: sa.Row[Any]) -> Release:
+    return Release(**dict(row._mapping) | {"state": ReleaseState(row.state)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from relevo.platform.encoding import parse
 from relevo.platform.state import Transaction, UtcDateTime, metadata
 from relevo.retraining.model import Decision
 
@@ -32,4 +31,4 @@ def add_decision(tx: Transaction, decision: Decision) -> None:
 def select_decisions(tx: Transaction, model: str) -> list[Decision]:
     """Every decision on a model, the newest window first."""
     query = sa.select(decisions).where(decisions.c.model == model).order_by(decisions.c.window_end.desc())
-    return [parse(Decision, dict(row._mapping)) for row in tx.execute(query)]
+    return [Decision(**row._mapping) for row in tx.execute(query)]
