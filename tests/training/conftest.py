@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 
 from relevo.contract.model import Contract
 from relevo.contract.parsing import parse_contract
 from relevo.features import Entity, FeatureView, latest, mean
-from relevo.features.model import FeatureView as View
+from relevo.platform.jobs import Job
 from relevo.training.folder import RunFolder
 from relevo.training.model import Champion, Run
 
@@ -102,61 +107,142 @@ def train(training, params):
     return make_pipeline(prepare, LogisticRegression(C=params["strength"])).fit(training.inputs, training.label)
 '''
 
-VIEWS = (
-    FeatureView(
-        "traffic",
-        entity=Entity("zone", key="zone"),
-        source="zones",
-        features={"busy": latest("busy"), "busy_6h": mean("busy", over="6h")},
-    ),
-)
+PLAIN = '''
+from datetime import UTC, datetime
+
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from taxis import sources
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """The import root of the project."""
-    root = tmp_path / "project"
-    (root / "taxis").mkdir(parents=True)
-    for name, text in {"__init__": "", "sources": SOURCES, "features": FEATURES, "train": TRAIN}.items():
-        (root / "taxis" / f"{name}.py").write_text(textwrap.dedent(text))
-    return root
+def rides():
+    """The same rides without times, in another order."""
+    rows = sources.rides(datetime(2024, 3, 1, tzinfo=UTC))
+    return rows.drop("asked_at", "ended_at").sample(fraction=1, shuffle=True, seed=1)
 
 
-def contract(**changes: str) -> Contract:
-    values = {"task": "classification", "label": "is_late", "window": "expanding", "holdout": "7d"} | changes
-    return parse_contract(CONTRACT.format(**values))
+def train(training, params):
+    model = HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=30, random_state=1)
+    return model.fit(training.inputs, training.label)
+'''
+
+PLAIN_CONTRACT = """
+model: rides
+owner: taxis
+task: classification
+package: taxis
+sources:
+  rides: {loader: "taxis.plain:rides", key: [ride_id]}
+ask: {source: rides, inputs: [zone, distance, seats]}
+label: {column: is_late, source: rides}
+training: {holdout: 0.25, entry: "taxis.plain:train", params: {}}
+"""
+
+TRAFFIC = {"busy": latest("busy"), "busy_6h": mean("busy", over="6h")}
+VIEWS = (FeatureView("traffic", entity=Entity("zone", key="zone"), source="zones", features=TRAFFIC),)
 
 
-@pytest.fixture
-def prepare(package: Path, tmp_path: Path) -> Callable[..., RunFolder]:
-    """Makes the folder of a run, as the service does."""
+class Project:
+    """A team's project in a folder, and the runs that a service would make of it."""
 
-    def made(
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.package = folder / "project"
+        self.views = VIEWS
+        (self.package / "taxis").mkdir(parents=True)
+        modules = {"__init__": "", "sources": SOURCES, "features": FEATURES, "train": TRAIN, "plain": PLAIN}
+        for name, text in modules.items():
+            (self.package / "taxis" / f"{name}.py").write_text(text)
+
+    def prepare(
+        self,
         run_id: str = "run-1",
         *,
         as_of: datetime = AS_OF,
         champion: Champion | None = None,
-        views: tuple[View, ...] = VIEWS,
+        views: tuple[FeatureView, ...] = VIEWS,
         tracking_url: str | None = None,
-        declared: Contract | None = None,
-        **changes: Any,
+        is_plain: bool = False,
+        **changes: str,
     ) -> RunFolder:
-        folder = RunFolder(tmp_path / "jobs" / run_id)
+        """The folder of a run, with what its child needs to know."""
+        folder = RunFolder(self.folder / "jobs" / run_id)
         run = Run(
             id=run_id,
             workflow_id=run_id,
             model="rides",
             revision=1,
             as_of=as_of,
-            contract=declared or contract(**changes),
-            views=views,
-            package=str(package),
+            contract=parse_contract(PLAIN_CONTRACT) if is_plain else contract(**changes),
+            views=() if is_plain else views,
+            package=str(self.package),
             snapshot="s" * 64,
-            tables=str(tmp_path / "tables" / "rides"),
+            tables=str(self.folder / "tables" / "rides"),
             champion=champion,
             tracking_url=tracking_url,
         )
         folder.write("run", run)
         return folder
 
-    return made
+    def job(self) -> Job:
+        """A child for its runs."""
+        environment = {"PYTHONHASHSEED": "0", "OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        return Job(
+            "relevo.training.child",
+            python=Path(sys.executable),
+            package=self.package,
+            log=self.folder / "child.log",
+            environment=environment,
+        )
+
+
+def contract_text(**changes: str) -> str:
+    """The contract, with some of its values changed."""
+    values = {"task": "classification", "label": "is_late", "window": "expanding", "holdout": "7d"} | changes
+    return CONTRACT.format(**values)
+
+
+def contract(**changes: str) -> Contract:
+    return parse_contract(contract_text(**changes))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture
+def job(project: Project) -> Iterator[Job]:
+    with project.job() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on SQLite."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "mlflow.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=environment)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 150
+        while not _answers(url):
+            assert process.poll() is None, (folder / "mlflow.log").read_text()
+            assert time.monotonic() < deadline, "the MLflow server did not start in time"
+            time.sleep(0.1)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").is_success
+    except httpx.HTTPError:
+        return False

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 
-from relevo.contract.parsing import parse_contract
 from relevo.errors import JobFailed
-from relevo.features import Entity, FeatureView, latest, mean
+from relevo.features import FeatureView, latest, mean
 from relevo.platform.jobs import Job
 from relevo.registry.bundles import read_manifest, verify_files
 from relevo.runtimes.loading import load_runtime
@@ -19,20 +19,7 @@ from relevo.statistics.baseline import parse_baseline
 from relevo.training.folder import RunFolder
 from relevo.training.model import Champion
 
-Prepare = Callable[..., RunFolder]
-
-TRAFFIC = {"busy": latest("busy"), "busy_6h": mean("busy", over="6h")}
-VIEWS = (FeatureView("traffic", entity=Entity("zone", key="zone"), source="zones", features=TRAFFIC),)
-
-
-@pytest.fixture
-def job(package: Path, tmp_path: Path) -> Iterator[Job]:
-    environment = {"PYTHONHASHSEED": "0"}
-    log = tmp_path / "child.log"
-    with Job(
-        "relevo.training.child", python=Path(sys.executable), package=package, log=log, environment=environment
-    ) as made:
-        yield made
+from .conftest import Project
 
 
 def call_all(job: Job, folder: RunFolder, *steps: str) -> dict:
@@ -41,8 +28,8 @@ def call_all(job: Job, folder: RunFolder, *steps: str) -> dict:
     return answers[-1]
 
 
-def test_a_run_goes_from_loaders_to_an_evaluation(job: Job, prepare: Prepare) -> None:
-    folder = prepare()
+def test_a_run_goes_from_loaders_to_an_evaluation(job: Job, project: Project) -> None:
+    folder = project.prepare()
     said: list[str] = []
 
     def call(step: str) -> dict:
@@ -70,8 +57,8 @@ def test_a_run_goes_from_loaders_to_an_evaluation(job: Job, prepare: Prepare) ->
     assert f"fitting on {built['fitted']:,} rows" in said
 
 
-def test_no_row_is_younger_than_the_maturity_of_its_label(job: Job, prepare: Prepare) -> None:
-    folder = prepare(as_of=datetime(2024, 2, 1, tzinfo=UTC))
+def test_no_row_is_younger_than_the_maturity_of_its_label(job: Job, project: Project) -> None:
+    folder = project.prepare(as_of=datetime(2024, 2, 1, tzinfo=UTC))
     job.call("load_sources", run=str(folder.path))
     job.call("build", run=str(folder.path))
     rows = pl.read_parquet(folder.rows)
@@ -83,19 +70,19 @@ def test_no_row_is_younger_than_the_maturity_of_its_label(job: Job, prepare: Pre
     assert rows.filter(~pl.col("is_held_out"))["at"].max() < held_out["at"].min()  # type: ignore[operator]
 
 
-def test_a_sliding_window_leaves_out_what_is_older(job: Job, prepare: Prepare) -> None:
-    folder = prepare(window="{sliding: 20d}")
+def test_a_sliding_window_leaves_out_what_is_older(job: Job, project: Project) -> None:
+    folder = project.prepare(window="{sliding: 20d}")
     job.call("load_sources", run=str(folder.path))
     built = job.call("build", run=str(folder.path))
     assert built["fitted"] == pytest.approx(20 * 72 * 96 / 97, abs=10)
 
 
-def test_a_regression_is_measured_as_one(job: Job, prepare: Prepare, package: Path) -> None:
-    train = package / "taxis" / "train.py"
+def test_a_regression_is_measured_as_one(job: Job, project: Project) -> None:
+    train = project.package / "taxis" / "train.py"
     train.write_text(train.read_text().replace("LogisticRegression(C=params", "Ridge(alpha=params").replace(
         "import LogisticRegression", "import Ridge"
     ))  # fmt: skip
-    folder = prepare(task="regression", label="minutes", holdout="0.25")
+    folder = project.prepare(task="regression", label="minutes", holdout="0.25")
     found = call_all(job, folder, "load_sources", "build", "fit", "evaluate")
     assert found["metrics"]["r2"] > 0.9
     assert set(found["baseline_metrics"]) == {"rmse", "mae", "r2"}
@@ -116,20 +103,18 @@ def test_a_regression_is_measured_as_one(job: Job, prepare: Prepare, package: Pa
         ("    return _rides(until).with_columns(is_late=True)", r"one class only"),
     ],
 )
-def test_bad_loaders_fail_the_run_with_their_own_words(
-    job: Job, prepare: Prepare, package: Path, broken: str, message: str
-) -> None:
-    sources = package / "taxis" / "sources.py"
+def test_bad_loaders_fail_the_run_with_their_own_words(job: Job, project: Project, broken: str, message: str) -> None:
+    sources = project.package / "taxis" / "sources.py"
     text = sources.read_text().replace("def rides(", "def _rides(")
     sources.write_text(f"{text}\n\ndef rides(until):\n{broken}\n")
-    folder = prepare()
+    folder = project.prepare()
     with pytest.raises(JobFailed, match=message):
         call_all(job, folder, "load_sources", "build")
 
 
-def test_a_function_that_gives_no_estimator_is_named(job: Job, prepare: Prepare, package: Path) -> None:
-    (package / "taxis" / "train.py").write_text("def train(training, params):\n    return 3\n")
-    folder = prepare()
+def test_a_function_that_gives_no_estimator_is_named(job: Job, project: Project) -> None:
+    (project.package / "taxis" / "train.py").write_text("def train(training, params):\n    return 3\n")
+    folder = project.prepare()
     call_all(job, folder, "load_sources", "build")
     with pytest.raises(
         JobFailed, match=r"taxis\.train:train should give a fitted estimator with predict_proba, got int"
@@ -137,110 +122,131 @@ def test_a_function_that_gives_no_estimator_is_named(job: Job, prepare: Prepare,
         job.call("fit", run=str(folder.path))
 
 
-def pack(job: Job, folder: RunFolder, number: int) -> dict:
+@dataclass(frozen=True)
+class Sealed:
+    """A packed champion of 20 February, its project, and a child that has MLflow imported already."""
+
+    project: Project
+    job: Job
+    folder: RunFolder
+
+    @property
+    def champion(self) -> Champion:
+        return Champion(1, str(self.folder.bundle))
+
+    def challenge(self, as_of: datetime, **changes: Any) -> tuple[RunFolder, dict]:
+        folder = self.project.prepare("run-2", as_of=as_of, champion=self.champion, **changes)
+        return folder, call_all(self.job, folder, "load_sources", "build", "fit", "evaluate")
+
+
+def pack(job: Job, folder: RunFolder) -> dict:
     """Everything up to the bundle, with a version's number that no server gave."""
     call_all(job, folder, "load_sources", "build", "fit", "evaluate")
-    folder.write("tracked", {"run": "run", "version": number})
+    folder.write("tracked", {"run": "run", "version": 1})
     return job.call("pack", run=str(folder.path))
 
 
-def test_a_bundle_holds_what_serving_and_monitoring_need(job: Job, prepare: Prepare) -> None:
-    folder = prepare()
-    packed = pack(job, folder, 1)
-    manifest = read_manifest(folder.bundle)
-    verify_files(folder.bundle, manifest)
-    assert packed["runtime"] == manifest.runtime == "linear"
-    assert manifest.views == VIEWS
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealed]:
+    project = Project(tmp_path_factory.mktemp("sealed"))
+    with project.job() as job:
+        folder = project.prepare("run-1", as_of=datetime(2024, 2, 20, tzinfo=UTC))
+        pack(job, folder)
+        yield Sealed(project, job, folder)
+
+
+def test_a_bundle_holds_what_serving_and_monitoring_need(sealed: Sealed) -> None:
+    folder, bundle = sealed.folder, sealed.folder.bundle
+    manifest = read_manifest(bundle)
+    verify_files(bundle, manifest)
+    assert (manifest.model, manifest.version, manifest.runtime) == ("rides", 1, "linear")
+    assert manifest.views == sealed.project.views
     paths = {file.path for file in manifest.files}
     assert {"baseline.json", "importances.json", "environment.txt", "training_set.json", "model/MLmodel"} <= paths
-    runtime = load_runtime(folder.bundle, manifest)
+    runtime = load_runtime(bundle, manifest)
     assert runtime.probe() > 0
     runtime.close()
-    facts = manifest.facts
+    facts: dict[str, Any] = manifest.facts
     assert facts["trained_until"] == folder.read("built")["split"]["holdout_start"]
     assert facts["datasets"]["rides"]["version"] == 0
     assert max(facts["importances"], key=facts["importances"].get) in {"distance", "busy", "busy_6h"}
     assert sum(facts["importances"].values()) == pytest.approx(1)
-    profiles = parse_baseline(json.loads((folder.bundle / "baseline.json").read_text()))
+    profiles = parse_baseline(json.loads((bundle / "baseline.json").read_text()))
     assert profiles.columns["zone"].rows == folder.read("built")["fitted"]
     assert profiles.columns["seats"].null_rate == pytest.approx(1 / 11, abs=0.02)
     assert profiles.prediction is not None
     assert profiles.prediction.rows == folder.read("built")["held_out"]
 
 
-def test_champion_and_challenger_meet_on_rows_that_neither_was_trained_on(
-    job: Job, prepare: Prepare, tmp_path: Path
-) -> None:
-    first = prepare("run-1", as_of=datetime(2024, 2, 20, tzinfo=UTC))
-    pack(job, first, 1)
-    champion = Champion(1, str(first.bundle))
-
-    def challenge(as_of: datetime, **changes: object) -> dict:
-        folder = prepare("run-2", as_of=as_of, champion=champion, **changes)
-        return call_all(job, folder, "load_sources", "build", "fit", "evaluate")
-
-    later = challenge(datetime(2024, 3, 1, tzinfo=UTC))
+def test_champion_and_challenger_meet_on_rows_that_neither_was_trained_on(sealed: Sealed) -> None:
+    folder, later = sealed.challenge(datetime(2024, 3, 1, tzinfo=UTC))
     assert later["champion"] == 1
     assert later["champion_metrics"]["roc_auc"] == pytest.approx(later["metrics"]["roc_auc"], abs=0.05)
-    assert later["rows"] == pytest.approx(7 * 72, abs=10)
-    # Two days later the challenger holds out five days that the champion has seen nothing of, and the two after.
-    trained_until = read_manifest(first.bundle).facts["trained_until"]
-    soon = challenge(datetime(2024, 2, 18, tzinfo=UTC))
-    assert datetime.fromisoformat(soon["holdout"][0]) >= datetime.fromisoformat(str(trained_until))
-    assert soon["rows"] < 6 * 72
-    long_before = challenge(datetime(2024, 2, 10, tzinfo=UTC))
+    assert later["rows"] == folder.read("built")["held_out"]
+    # As of two days before the champion, the first two of the seven days held out were part of its training set.
+    folder, before = sealed.challenge(datetime(2024, 2, 18, tzinfo=UTC))
+    trained_until = str(read_manifest(sealed.folder.bundle).facts["trained_until"])
+    assert datetime.fromisoformat(before["holdout"][0]) >= datetime.fromisoformat(trained_until)
+    assert before["rows"] == pytest.approx(folder.read("built")["held_out"] * 5 / 7, abs=5)
+    assert before["champion_metrics"]
+    _, long_before = sealed.challenge(datetime(2024, 2, 10, tzinfo=UTC))
     assert long_before["champion_metrics"] == {}
     assert "Not compared with version 1: it was trained until" in long_before["champion_note"]
 
 
-def test_a_champion_with_other_views_looks_its_own_features_up(job: Job, prepare: Prepare) -> None:
-    first = prepare("run-1", as_of=datetime(2024, 2, 20, tzinfo=UTC))
-    pack(job, first, 1)
-    traffic = VIEWS[0]
-    changed = FeatureView(
-        "traffic",
-        entity=traffic.entity,
-        source="zones",
-        features={"busy": latest("busy"), "busy_6h": mean("busy", over="48h")},
-    )
-    folder = prepare("run-2", champion=Champion(1, str(first.bundle)), views=(changed,))
-    found = call_all(job, folder, "load_sources", "build", "fit", "evaluate")
+def test_a_champion_with_other_views_looks_its_own_features_up(sealed: Sealed) -> None:
+    entity = sealed.project.views[0].entity
+    features = {"busy": latest("busy"), "busy_6h": mean("busy", over="48h")}
+    changed = FeatureView("traffic", entity=entity, source="zones", features=features)
+    folder, found = sealed.challenge(datetime(2024, 3, 1, tzinfo=UTC), views=(changed,))
     rows = pl.read_parquet(folder.rows)
-    assert "c_busy_6h" in rows.columns
     assert rows["c_busy_6h"].to_list() != rows["x_busy_6h"].to_list()
     assert found["champion_metrics"]["roc_auc"] > 0.8
 
 
-def test_without_event_time_a_key_is_held_out_in_every_run(job: Job, prepare: Prepare, package: Path) -> None:
-    declared = parse_contract(
-        """
-model: rides
-owner: taxis
-task: classification
-package: taxis
-sources:
-  rides: {loader: "taxis.plain:rides", key: [ride_id]}
-ask: {source: rides, inputs: [zone, distance, seats]}
-label: {column: is_late, source: rides}
-training: {holdout: 0.25, entry: "taxis.plain:train", params: {}}
-"""
-    )
-    (package / "taxis" / "plain.py").write_text(
-        "from datetime import UTC, datetime\n"
-        "from sklearn.ensemble import HistGradientBoostingClassifier\n"
-        "from taxis import sources\n\n\n"
-        "def rides():\n"
-        "    rows = sources.rides(datetime(2024, 3, 1, tzinfo=UTC))\n"
-        '    return rows.drop("asked_at", "ended_at").sample(fraction=1, shuffle=True, seed=1)\n\n\n'
-        "def train(training, params):\n"
-        '    model = HistGradientBoostingClassifier(categorical_features="from_dtype", max_iter=30, random_state=1)\n'
-        "    return model.fit(training.inputs, training.label)\n"
-    )
-    first = prepare("run-1", declared=declared, views=())
-    packed = pack(job, first, 1)
+def test_without_event_time_a_key_is_held_out_in_every_run(sealed: Sealed) -> None:
+    project, job = sealed.project, sealed.job
+    first = project.prepare("plain-1", is_plain=True)
+    packed = pack(job, first)
     assert packed["facts"]["trained_until"] is None
-    second = prepare("run-2", declared=declared, views=(), champion=Champion(1, str(first.bundle)))
+    champion = Champion(1, str(first.bundle))
+    second = project.prepare("plain-2", is_plain=True, champion=champion)
     found = call_all(job, second, "load_sources", "build", "fit", "evaluate")
     assert found["holdout"] is None
     assert found["rows"] == pytest.approx(second.read("built")["rows"] / 4, rel=0.1)
     assert found["champion_metrics"] == pytest.approx(found["metrics"])
+
+
+@pytest.mark.timeout(250)
+def test_a_run_is_tracked_once_however_often_the_step_is_repeated(
+    mlflow_server: str, job: Job, project: Project
+) -> None:
+    folder = project.prepare(tracking_url=mlflow_server)
+    first = call_all(job, folder, "load_sources", "build", "fit", "evaluate", "track")
+    job.close()
+    with project.job() as fresh:
+        assert fresh.call("track", run=str(folder.path)) == first
+
+    def ask(path: str) -> dict:
+        answer = httpx.get(f"{mlflow_server}/api/2.0/mlflow/{path}").raise_for_status()
+        return dict(answer.json())
+
+    versions = ask("model-versions/search")["model_versions"]
+    found = [(each["name"], each["version"]) for each in versions if each["run_id"] == first["run"]]
+    assert found == [("rides", str(first["version"]))]
+    run = ask(f"runs/get?run_id={first['run']}")["run"]
+    tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
+    assert tags["relevo.workflow_id"] == "run-1"
+    assert tags["relevo.dataset.rides"] == "0"
+    assert len(tags["relevo.environment"]) == 64
+    assert run["info"]["status"] == "FINISHED"
+    metrics = {metric["key"]: metric["value"] for metric in run["data"]["metrics"]}
+    assert metrics["roc_auc"] == folder.read("evaluation")["metrics"]["roc_auc"]
+    assert {param["key"]: param["value"] for param in run["data"]["params"]} == {"strength": "1.0"}
+
+
+def test_a_tracking_server_that_is_away_is_named(sealed: Sealed) -> None:
+    folder = sealed.project.prepare("away", tracking_url="http://127.0.0.1:9")
+    call_all(sealed.job, folder, "load_sources", "build", "fit", "evaluate")
+    with pytest.raises(JobFailed, match=r"MLflow at http://127\.0\.0\.1:9"):
+        sealed.job.call("track", run=str(folder.path))
