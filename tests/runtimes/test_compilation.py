@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_lightgbm_is_compiled_and_agrees(classes: int, training: Any) -> None:
     assert runtime.predict([]) == []
     runtime.close()
     runtime.close()
+
+
+def test_lightgbm_answers_many_threads_at_once(training: Any) -> None:
+    signature, frame, labels = training(4)
+    model = booster(4).fit(frame, labels)
+    runtime = open_runtime("lightgbm", compile_model(model, signature, frame).files, signature)
+    rows = rows_of_frame(frame, signature)
+    expected = runtime.predict(rows)
+    with ThreadPoolExecutor(6) as pool:
+        batches = [pool.submit(runtime.predict, rows) for _ in range(6)]
+        singly = list(pool.map(lambda row: runtime.predict([row])[0], rows * 5))
+    assert singly == expected * 5
+    assert all(batch.result() == expected for batch in batches)
+    runtime.close()
+    with pytest.raises(Unavailable, match="closed"):
+        runtime.predict(rows)
 
 
 def test_a_plain_booster_with_early_stopping_is_compiled(training: Any) -> None:

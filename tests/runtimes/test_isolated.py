@@ -20,6 +20,7 @@ import pytest
 
 from relevo.contract.model import Task
 from relevo.errors import Corrupted, Invalid, JobFailed, Unavailable
+from relevo.runtimes import isolated
 from relevo.runtimes.isolated import IsolatedRuntime
 from relevo.runtimes.loading import load_runtime
 from relevo.runtimes.model import Column, ColumnType, Signature
@@ -236,6 +237,12 @@ print(sorted(forbidden & set(sys.modules)))
 def test_loading_needs_no_heavy_module() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_secret_of_ours_reaches_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RELEVO_STATE_URL", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    assert "secret" not in isolated._environment().values()
 
 
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class LightgbmRuntime:
 
     def predict(self, rows: Sequence[Sequence[object]]) -> list[float] | list[list[float]]:
         """Answers ``(n_rows,)``, or ``(n_rows, n_classes)`` for more than two classes. Unseen text counts as null."""
+        if not self._fast:
+            raise Unavailable("The LightGBM runtime is closed.")
         if len(rows) == 1:
             return self._predict_row(rows[0])
         if not rows:
@@ -107,8 +109,6 @@ class LightgbmRuntime:
             self._booster = ctypes.c_void_p()
 
     def _predict_row(self, row: Sequence[object]) -> list[float] | list[list[float]]:
-        if not self._fast:
-            raise Unavailable("The LightGBM runtime is closed.")
         answer = self._answer()
         data = self._pack(*self._encoded(row))
         self._check(self._held(self._fast, data, self._length_at, answer))
