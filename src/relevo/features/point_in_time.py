@@ -26,10 +26,10 @@ from relevo.datasets.loading import TIME
 from relevo.errors import Invalid, nearest
 from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
-from relevo.features.rows import EVENT, KNOWN, columns_of, number_column, read_rows, value_column
+from relevo.features.rows import EVENT, KNOWN, columns_of, may_be_late, number_column, read_rows, value_column
 
 _ROW, _AT, _FROM = "__row", "__at", "__from"
-_COUNT = "__count"
+_COUNT, _LAST = "__count", "__last"
 
 
 def attach(
@@ -58,19 +58,22 @@ def attach(
     _check_spine(schema, views, at)
     asked = spine.with_row_index(_ROW).with_columns(pl.col(at).cast(TIME).alias(_AT)).sort(_AT)
     for view in views:
-        rows = read_rows(view, declared[view.source], tables[view.source])
-        rows = _with_keys_of(schema, rows, view)
-        asked = _attach_windows(_attach_latest(asked, view, rows), view, rows)
+        source = declared[view.source]
+        rows = _with_keys_of(schema, read_rows(view, source, tables[view.source]), view)
+        asked = _attach_latest(asked, view, rows, has_late_rows=may_be_late(source))
+        asked = _attach_windows(asked, view, rows)
     return asked.sort(_ROW).drop(_ROW, _AT)
 
 
-def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, has_late_rows: bool) -> pl.LazyFrame:
     features = [feature for feature in view.features if not feature.aggregation.is_windowed]
     if not features:
         return asked
     values = [value_column(column) for column in columns_of(view, Aggregation.LATEST)]
-    newest = pl.col(EVENT) >= pl.col(EVENT).cum_max()
-    rows = rows.filter((newest & _is_last_of_ties()).over(view.entity.key))
+    counts = _is_last_of_ties()
+    if has_late_rows:
+        counts &= pl.col(EVENT) >= pl.col(EVENT).cum_max()
+    rows = rows.filter(counts.over(view.entity.key))
     joined = _join(asked, rows.select(*view.entity.key, KNOWN, EVENT, *values), view, _AT)
     return joined.with_columns(_latest(feature, view.ttl) for feature in features).drop(EVENT, *values)
 
@@ -90,8 +93,11 @@ def _attach_windows(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) 
         return asked
     prefixes = _prefixes(view)
     rows = (
-        rows.with_columns(prefix.over(view.entity.key).alias(name) for name, prefix in prefixes.items())
-        .filter(_is_last_of_ties().over(view.entity.key))
+        rows.with_columns(
+            *(prefix.over(view.entity.key).alias(name) for name, prefix in prefixes.items()),
+            _is_last_of_ties().over(view.entity.key).alias(_LAST),
+        )
+        .filter(_LAST)
         .select(*view.entity.key, KNOWN, *prefixes)
     )
     asked = _join(asked, rows, view, _AT)

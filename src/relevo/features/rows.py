@@ -52,8 +52,13 @@ def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.Lazy
             *columns,
         )
         .drop_nulls([*view.entity.key, KNOWN, EVENT])
-        .sort(KNOWN, EVENT, maintain_order=True)
+        .sort([KNOWN, EVENT] if may_be_late(source) else [KNOWN], maintain_order=True)
     )
+
+
+def may_be_late(source: Source) -> bool:
+    """Whether a row can become known after a row of a later event; otherwise known time and event time are one."""
+    return None not in (source.event_time, source.known_time) and source.event_time != source.known_time
 
 
 def columns_of(view: FeatureView, *aggregations: Aggregation) -> list[str]:
