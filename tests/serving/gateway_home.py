@@ -148,32 +148,45 @@ class Home:
                 effective_event_at=NOW,
             )
 
-    def start(
-        self, worker: int = 0, python: tuple[str, ...] = ("-m", "relevo.serving.worker")
-    ) -> subprocess.Popen[bytes]:
-        log = self.settings.folder("logs") / f"worker-{worker}.out"
-        with log.open("ab") as output:
+    def launch(self, worker: int = 0) -> subprocess.Popen[bytes]:
+        """Start a worker's process."""
+        with self.output(worker).open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, *python, "--fd", str(self.listener.fileno()), "--worker", str(worker)],
+                [
+                    *(sys.executable, "-m", "relevo.serving.worker"),
+                    *("--fd", str(self.listener.fileno()), "--worker", str(worker)),
+                ],
                 pass_fds=[self.listener.fileno()],
                 env={**os.environ, "RELEVO_HOME": str(self.settings.root)},
                 stdout=output,
                 stderr=output,
             )
         self.workers.append(process)
+        return process
+
+    def start(self, worker: int = 0) -> subprocess.Popen[bytes]:
+        """A worker that has reported."""
+        process = self.launch(worker)
         deadline = time.monotonic() + 30
         while not any(one.pid == process.pid for one in self.serving.live_workers()):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, self.output(worker).read_text()
+            assert time.monotonic() < deadline, self.output(worker).read_text()
             time.sleep(0.02)
         return process
 
-    def stop(self) -> None:
+    def output(self, worker: int) -> Path:
+        """What the worker's process writes."""
+        return self.settings.folder("logs") / f"worker-{worker}.out"
+
+    def stop_workers(self) -> None:
         for worker in self.workers:
             if worker.poll() is None:
                 worker.terminate()
         for worker in self.workers:
             assert worker.wait(timeout=20) is not None
+
+    def stop(self) -> None:
+        self.stop_workers()
         self.listener.close()
         self.state.close()
 
@@ -236,14 +249,25 @@ class Home:
         content = msgspec.json.encode(model)
         rows: list[list[Any]] = [[1.0, None, None][: len(signature.inputs)]]
         answers: Any = LinearRuntime.load(content, signature).predict(rows)
-        files = {FILE: content, PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9))}
+        files: dict[str, bytes] = {FILE: content, PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9))}
+        return self.keep(version, "linear", signature, files, views)
+
+    def keep(
+        self,
+        version: int,
+        runtime: str,
+        signature: Signature,
+        files: dict[str, bytes],
+        views: tuple[FeatureView, ...] = (),
+    ) -> str:
+        """A sealed bundle of these files."""
         folder = self.settings.folder("jobs") / f"bundle-{len(list(self.settings.folder('jobs').iterdir()))}"
         manifest = write_bundle(
             folder,
             model=ENDPOINT,
             version=version,
             run_id="run",
-            runtime="linear",
+            runtime=runtime,
             signature=signature,
             files=files,
             views=views,

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import httpx
+import pytest
 from gateway_home import ENDPOINT, Home, kill
+
+from relevo.platform.state import metadata
 
 HEAVY = ("mlflow", "dbos", "fastapi", "pandas", "sklearn", "polars", "deltalake", "lightgbm")
 
@@ -16,14 +19,16 @@ def test_every_acknowledged_prediction_survives_a_kill_and_is_logged_once(home: 
     home.place(1)
     home.route((1, 100))
     acknowledged: list[str] = []
+    worker = home.start()
+    home.serving.await_loaded(ENDPOINT, 1, 20)
     for _ in range(2):
-        worker = home.start()
-        home.serving.await_loaded(ENDPOINT, 1, 20)
         load = home.load(callers=8)
         load.until(200)
         kill(worker)
+        worker = home.start()
         load.stop()
         acknowledged += load.acknowledged
+    home.stop_workers()
     logged = [one for record in home.records() if record.status == "ok" for one in record.ids]
     assert len(set(logged)) == len(logged)
     assert set(acknowledged) <= set(logged)
@@ -107,6 +112,18 @@ def test_a_restarted_worker_goes_on_with_the_route_and_the_counters(home: Home) 
         assert home.predict(client).status_code == 200
     home.eventually(lambda: home.count(1).requests == before + 1)
     assert httpx.get(f"{home.url}/health").status_code == 200
+
+
+def test_a_worker_waits_for_the_tables_that_the_control_plane_makes(home: Home) -> None:
+    with home.state.transaction() as tx:
+        metadata.drop_all(tx)
+    worker = home.launch()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"{home.url}/health", timeout=2)
+    assert worker.poll() is None
+    with home.state.transaction() as tx:
+        metadata.create_all(tx)
+    assert httpx.get(f"{home.url}/health", timeout=20).status_code == 200
 
 
 def test_the_gateway_imports_nothing_heavy() -> None:

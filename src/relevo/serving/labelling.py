@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from datetime import datetime
+from functools import partial
 
 import msgspec
+from sqlalchemy.exc import SQLAlchemyError
 
-from relevo.errors import Invalid, TooLarge
+from relevo.errors import Invalid, TooLarge, Unavailable
 from relevo.platform.clock import MAX_AHEAD
 from relevo.predictions.labels import Label, LabelIntake, LabelResult
 from relevo.runtimes.model import Signature
 from relevo.serving.counters import Tallies
 from relevo.serving.live import LiveEndpoint
 from relevo.serving.model import LabelCounters
+
+logger = logging.getLogger(__name__)
 
 
 class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,6 +72,7 @@ class Labelling:
         Raises:
             Invalid: The body is wrong; nothing is stored.
             TooLarge: It brings too many labels.
+            Unavailable: The label database does not take them.
         """
         request = _parse(body)
         if len(request.labels) > self._max_labels:
@@ -79,9 +85,13 @@ class Labelling:
         ):
             now = await self._event_now(endpoint)
         labels = [_checked(label, place, now, signature) for place, label in enumerate(request.labels)]
-        result = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: self._intake.record(endpoint.name, endpoint.number, labels, correct=request.correct)
-        )
+        loop = asyncio.get_running_loop()
+        record = partial(self._intake.record, endpoint.name, endpoint.number, labels, correct=request.correct)
+        try:
+            result = await loop.run_in_executor(self._thread, record)
+        except SQLAlchemyError as error:
+            logger.exception("labels of %s cannot be stored", endpoint.name)
+            raise Unavailable("The labels could not be stored, none of them; send them again later.") from error
         self._tallies.add_labels(endpoint.name, _counts(result))
         status = 409 if result.conflicts else 400 if result.unknown else 200
         return status, _encode(result)

@@ -47,8 +47,10 @@ class StateWatch:
 
     def poll(self) -> Snapshot | None:
         """A new reading when something may have changed, else None."""
-        version = store.data_version(self._connection)
-        self._connection.rollback()
+        try:
+            version = store.data_version(self._connection)
+        finally:
+            self._connection.rollback()
         is_due = time.monotonic() - self._read_at >= READ_ANYWAY_SECONDS
         if version is not None and version == self._seen and not is_due:
             return None

@@ -16,13 +16,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
-from relevo.errors import RelevoError
+from relevo.errors import RelevoError, Unavailable
 from relevo.identity.service import Identity
 from relevo.platform.clock import EventClock
 from relevo.platform.logging import configure_logging
@@ -40,14 +42,17 @@ from relevo.serving.invocation import Features, Invocations, Log
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.model import Heartbeat, Placement
-from relevo.serving.watch import StateWatch, Tokens
+from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 1.0
 RETRY_LOAD_SECONDS = 10.0
 FIRST_LOAD_SECONDS = 15.0
+FIRST_STATE_SECONDS = 60.0
 DRAIN_SECONDS = 2.0
 STOP_SECONDS = 10
 TOKEN_SECONDS = 0.1
@@ -146,7 +151,7 @@ class Worker:
 
     async def _start(self, gateway: Gateway) -> None:
         """Read the state and load what is placed before the first connection is taken, for a while at most."""
-        snapshot = await asyncio.get_running_loop().run_in_executor(self._reading, self._watch.read)
+        snapshot = await self._first_snapshot()
         gateway.tokens = snapshot.tokens
         for placement in self._endpoints.apply(snapshot):
             self._load(placement)
@@ -155,20 +160,51 @@ class Worker:
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
 
-    async def _follow(self, gateway: Gateway) -> None:
-        """Every 100 ms: follow the state, and report."""
-        loop = asyncio.get_running_loop()
+    async def _first_snapshot(self) -> Snapshot:
+        """The state, as soon as the control plane has made its tables: both start at the same time."""
+        deadline = time.monotonic() + FIRST_STATE_SECONDS
         while True:
             try:
-                snapshot = await loop.run_in_executor(self._reading, self._watch.poll)
+                return await self._read(self._watch.read)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _follow(self, gateway: Gateway) -> None:
+        """Every 100 ms: follow the state, and report. What fails is logged once, and tried on."""
+        is_following = is_reporting = True
+        while True:
+            try:
+                snapshot = await self._read(self._watch.poll)
                 if snapshot is not None:
                     gateway.tokens = snapshot.tokens
                     for placement in self._endpoints.apply(snapshot):
                         self._load(placement)
-                await self._report()
+                is_following = True
             except Exception:
-                logger.exception("following the state failed; answering by what was read before")
+                if is_following:
+                    logger.exception("following the state failed; answering by what was read before")
+                is_following = False
+            try:
+                await self._report()
+                is_reporting = True
+            except Exception:
+                if is_reporting:
+                    logger.exception("reporting failed")
+                is_reporting = False
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _read(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call ``function``, which reads the state, in the thread for it.
+
+        Raises:
+            Unavailable: The state store cannot be read.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reading, function, *arguments)
+        except SQLAlchemyError as error:
+            raise Unavailable("The state store cannot be read at the moment.") from error
 
     def _load(self, placement: Placement) -> None:
         task = asyncio.get_running_loop().create_task(self._load_until_done(placement))
@@ -214,8 +250,7 @@ class Worker:
     async def _event_now(self, endpoint: LiveEndpoint) -> datetime:
         """The endpoint's event time, read now; a driver may have advanced it since the last poll."""
         if endpoint.replayed_at is not None:
-            loop = asyncio.get_running_loop()
-            now = await loop.run_in_executor(self._reading, self._watch.event_now, endpoint.name)
+            now = await self._read(self._watch.event_now, endpoint.name)
             endpoint.replayed_at = max(now, endpoint.replayed_at)
         return endpoint.now()
 
@@ -230,7 +265,7 @@ class Worker:
         try:
             await asyncio.sleep(max(seconds, 0))
             self._tokens_read_at = time.monotonic()
-            return await asyncio.get_running_loop().run_in_executor(self._reading, self._watch.tokens)
+            return await self._read(self._watch.tokens)
         finally:
             self._tokens_reading = None
 
