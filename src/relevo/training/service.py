@@ -64,7 +64,7 @@ class Training:
         self._datasets = datasets
         self._registry = registry
         self._identity = identity
-        self._tracking_url = tracking_url or f"http://{settings.host}:{settings.port}/mlflow"
+        self._tracking_url = tracking_url or f"http://{_reachable(settings.host)}:{settings.port}/mlflow"
         self._jobs: dict[str, tuple[Job, str]] = {}
         self._lock = threading.Lock()
         workflows.on_close(self.close)
@@ -230,6 +230,11 @@ def _views(applied: AppliedContract) -> tuple[FeatureView, ...]:
     described = applied.description.get("views", [])
     assert isinstance(described, list)
     return tuple(parse(FeatureView, view) for view in described)
+
+
+def _reachable(host: str) -> str:
+    """An address to call where the server may listen on all of them."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
 
 
 def _environment(token: str) -> Mapping[str, str]:

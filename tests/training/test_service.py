@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from relevo.contract.service import ContractService
+from relevo.contract.upload import read_project
+from relevo.datasets.service import Datasets
+from relevo.errors import JobFailed
+from relevo.identity.model import RELEVO
+from relevo.identity.service import Identity
+from relevo.ledger.service import Ledger
+from relevo.platform.objects import Objects
+from relevo.platform.settings import Settings
+from relevo.platform.state import State
+from relevo.platform.workflows import Workflows
+from relevo.registry.model import Stage
+from relevo.registry.service import Registry
+from relevo.training.service import Training
+
+from .conftest import AS_OF, Project, contract_text
+
+pytestmark = [
+    pytest.mark.timeout(250),
+    pytest.mark.parametrize("state", ["sqlite"], indirect=True),
+]
+
+
+@dataclass
+class House:
+    """Everything that training needs, composed as the control plane does."""
+
+    state: State
+    workflows: Workflows
+    contracts: ContractService
+    registry: Registry
+    datasets: Datasets
+    identity: Identity
+    training: Training
+
+    def apply(self, project: Project) -> int:
+        (project.package / "relevo.yaml").write_text(contract_text())
+        return self.contracts.apply(read_project(project.package), RELEVO).revision
+
+    def train(self, run_id: str, revision: int, champion: int | None = None) -> Any:
+        self.workflows.start(
+            "train", run_id, model="rides", revision=revision, as_of=AS_OF.isoformat(), champion=champion
+        )
+        return self.workflows.wait(run_id, 150)
+
+
+@pytest.fixture
+def house(state: State, tmp_path: Path, mlflow_server: str) -> Iterator[House]:
+    settings = Settings(home=tmp_path / "home")
+    ledger, objects = Ledger(state), Objects(settings.folder("objects"))
+    workflows, identity = Workflows(settings, state, poll_seconds=0.02), Identity(state)
+    contracts = ContractService(state, objects, settings, ledger)
+    registry, datasets = Registry(state, objects, settings, ledger), Datasets(state)
+    training = Training(
+        settings,
+        state,
+        workflows,
+        contracts=contracts,
+        datasets=datasets,
+        registry=registry,
+        identity=identity,
+        tracking_url=mlflow_server,
+    )
+
+    @workflows.register("train")
+    async def train(model: str, revision: int, as_of: str, champion: int | None) -> dict[str, Any]:
+        return await training.train(workflows.workflow_id, model, revision, datetime.fromisoformat(as_of), champion)
+
+    workflows.launch()
+    yield House(state, workflows, contracts, registry, datasets, identity, training)
+    workflows.close()
+
+
+def test_a_run_ends_in_a_sealed_candidate_that_the_next_one_is_compared_with(house: House, project: Project) -> None:
+    revision = house.apply(project)
+    status = house.train("deliver-a", revision)
+    assert status.state == "succeeded", status.error
+    facts = status.output
+    version = house.registry.version("rides", facts["version"])
+    assert version.stage is Stage.CANDIDATE
+    assert (version.workflow_id, version.as_of, version.bundle) == ("deliver-a", AS_OF, facts["bundle"])
+    assert facts["evaluation"]["metrics"]["roc_auc"] > 0.8
+    assert facts["facts"]["contract_revision"] == revision
+    assert {(each.source, each.version) for each in house.datasets.versions("rides")} == {("rides", 0), ("zones", 0)}
+    assert all(token.revoked_at is not None for token in house.identity.tokens())
+    assert house.registry.fetch(version.bundle).is_dir()
+
+    second = house.train("deliver-b", revision, champion=version.number).output
+    assert second["version"] == version.number + 1
+    assert second["evaluation"]["champion"] == version.number
+    assert second["evaluation"]["champion_metrics"] == pytest.approx(second["evaluation"]["metrics"])
+    assert house.workflows.activities.open() == []
+
+
+def test_a_child_that_dies_between_steps_is_replaced_and_a_broken_loader_seals_nothing(
+    house: House, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = house.apply(project)
+    call = Training._call
+
+    def dying(training: Training, run_id: str, function: str) -> dict[str, Any]:
+        if function == "evaluate":
+            training.close()  # as if the machine had taken the child
+        return call(training, run_id, function)
+
+    monkeypatch.setattr(Training, "_call", dying)
+    assert house.train("deliver-c", revision).state == "succeeded"
+
+    sources = project.package / "taxis" / "sources.py"
+    sources.write_text(sources.read_text() + "\n\ndef rides(until):\n    raise RuntimeError('the vault is closed')\n")
+    error = house.train("deliver-d", house.apply(project)).error
+    assert isinstance(error, JobFailed)
+    assert "the vault is closed (taxis/sources.py:" in error.message
+    assert [version.workflow_id for version in house.registry.versions("rides")] == ["deliver-c"]
+    with house.state.read() as tx:
+        said = tx.execute(sa.text("SELECT text FROM activities WHERE workflow_id = 'deliver-d'")).scalar()
+    assert "the vault is closed" in str(said)
