@@ -41,9 +41,15 @@ def read_source(
     """
     frame = _as_frame(source, _call(resolve(source.loader, package), since, until))
     _require_columns(source, frame.columns)
-    frame = cut(source, _clean(source, frame), since, until)
+    _require_names(source, frame)
+    rows = frame.lazy().with_columns(_casts(source, frame))
+    known = known_at(source)
+    if known is not None:
+        rows = rows.filter(_is_between(known, since, until))
+    # One pass: materialising reads a few dozen rows at a time, where each pass costs more than the rows.
+    frame = rows.sort(_naming(source)).collect()
     _require_unique(source, frame)
-    return frame.sort(_naming(source))
+    return frame
 
 
 def known_at(source: Source) -> pl.Expr | None:
@@ -53,19 +59,6 @@ def known_at(source: Source) -> pl.Expr | None:
         return None if time is None else pl.col(time)
     known = pl.col(source.known_time)
     return pl.when(known.is_not_null()).then(pl.max_horizontal(known, pl.col(source.event_time)))
-
-
-def cut(source: Source, frame: pl.DataFrame, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """The rows that became known in ``(since, until]``; all of them when the source has no times."""
-    known = known_at(source)
-    if known is None:
-        return frame
-    keep = known.is_not_null()
-    if since is not None:
-        keep &= known > time_literal(since)
-    if until is not None:
-        keep &= known <= time_literal(until)
-    return frame.filter(keep)
 
 
 def time_literal(time: datetime) -> pl.Expr:
@@ -140,8 +133,17 @@ def _require_columns(source: Source, columns: list[str]) -> None:
             )
 
 
-def _clean(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame in plain types, its times checked."""
+def _is_between(known: pl.Expr, since: datetime | None, until: datetime | None) -> pl.Expr:
+    keep = known.is_not_null()
+    if since is not None:
+        keep &= known > time_literal(since)
+    if until is not None:
+        keep &= known <= time_literal(until)
+    return keep
+
+
+def _casts(source: Source, frame: pl.DataFrame) -> list[pl.Expr]:
+    """What brings the frame into plain types; its times checked."""
     casts = []
     for name, kind in frame.schema.items():
         if isinstance(kind, pl.Datetime):
@@ -151,7 +153,8 @@ def _clean(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
                     f"{frame[name].drop_nulls().head(1).to_list()}; give it a zone in the loader, such as "
                     f".dt.replace_time_zone('UTC')"
                 )
-            casts.append(pl.col(name).cast(TIME))
+            if kind != TIME:
+                casts.append(pl.col(name).cast(TIME))
         elif kind.is_float():
             casts.append(pl.col(name).fill_nan(None))
         elif kind.is_unsigned_integer():
@@ -160,20 +163,22 @@ def _clean(source: Source, frame: pl.DataFrame) -> pl.DataFrame:
             casts.append(pl.col(name).cast(pl.String))
         elif isinstance(kind, (pl.Object, pl.Duration, pl.Time)):
             raise Invalid(f"source {source.name}: column {name!r} has a type that a table cannot keep: {kind}")
-    frame = frame.with_columns(casts)
     for role, time in (("event_time", source.event_time), ("known_time", source.known_time)):
-        if time is not None and frame.schema[time] != TIME:
+        if time is not None and not isinstance(frame.schema[time], pl.Datetime):
             kind = frame.schema[time]
             raise Invalid(f"source {source.name}: the {role} column {time!r} should hold aware datetimes, got {kind}")
+    return casts
+
+
+def _require_names(source: Source, frame: pl.DataFrame) -> None:
     for name in _naming(source):
         if missing := frame[name].null_count():
             raise Invalid(f"source {source.name}: {missing} of {frame.height} rows have no {name!r}, which names a row")
-    return frame
 
 
 def _require_unique(source: Source, frame: pl.DataFrame) -> None:
     names = _naming(source)
-    distinct = frame.select(pl.struct(names).n_unique()).item() if frame.height else 0
+    distinct = frame.select(pl.struct(names).n_unique()).item() if frame.height > 1 else frame.height
     if distinct == frame.height:
         return
     repeated = frame.select(names).filter(frame.select(names).is_duplicated())
