@@ -130,7 +130,7 @@ class Workflows:
         DBOS(config=self._config())  # type: ignore[arg-type]
         self._registered = {name: self._durable(name, function) for name, function in self._functions.items()}
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run_loop, name="relevo-workflows", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relevo-workflows", daemon=True)
         self._thread.start()
         # On that loop: DBOS then runs its coroutines there, and leaves the caller's loop alone.
         self._on_loop(_launch())
@@ -147,6 +147,7 @@ class Workflows:
             DBOS.destroy(destroy_registry=True)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(timeout=10)
+            loop.close()
         with self._client_lock:
             if self._client is not None:
                 self._client.destroy()
@@ -328,12 +329,6 @@ class Workflows:
                 raise StepFailed(f"{type(error).__name__}: {error}") from error
         raise AssertionError("unreachable")
 
-    def _run_loop(self) -> None:
-        assert self._loop is not None
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
-
     def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run on the workflows' loop from another thread, free of the caller's workflow context."""
         loop = self._loop
@@ -398,3 +393,9 @@ def _route_logs() -> None:
     if not theirs.handlers:
         theirs.addHandler(logging.NullHandler())
     theirs.propagate = True
+    theirs.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not the traceback of a failed workflow: its failure is logged here in one line."""
+    return not record.getMessage().startswith("Exception encountered in asynchronous workflow")

@@ -118,6 +118,7 @@ class Training:
             self._jobs.clear()
         for job in jobs:
             job.kill()
+            job.close()
 
     def _prepare(self, run_id: str, model: str, revision: int, as_of: datetime, champion: int | None) -> None:
         applied = self._contracts.revision(model, revision)
@@ -172,11 +173,13 @@ class Training:
 
     def _job(self, run_id: str) -> Job:
         with self._lock:
-            job, _ = self._jobs.get(run_id, (None, ""))
-            if job is not None and job.is_alive:
-                return job
+            job, token = self._jobs.get(run_id, (None, ""))
+        if job is not None and job.is_alive:
+            return job
+        if job is not None:
+            job.close()
         applied = self._applied(run_id)
-        folder, token = self.folder(run_id), self._token(run_id)
+        folder, token = self.folder(run_id), token or self._token(run_id)
         job = Job(
             _ENTRY,
             python=self._contracts.python(applied),
@@ -187,7 +190,7 @@ class Training:
         with self._lock:
             self._jobs[run_id] = (job, token)
         if self._workflows.is_closing:
-            job.kill()
+            self.close()
             raise JobFailed(f"Run {run_id} stops: the control plane is closing.")
         return job
 
