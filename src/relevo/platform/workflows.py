@@ -376,10 +376,9 @@ async def _cancel_all() -> None:
 
 def _prepare_database(url: str) -> None:
     """DBOS leaves SQLite's journal mode as it is, so WAL is set before it opens the file."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database is None:
+    if not url.startswith("sqlite"):
         return
-    path = Path(parsed.database)
+    path = Path(sa.make_url(url).database or "")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
     with sqlite3.connect(path) as connection:
