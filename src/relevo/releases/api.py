@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 
 from relevo.errors import Conflict, NotFound
@@ -21,6 +21,7 @@ Reader = Annotated[Principal, Depends(requires(Permission.READ))]
 Approver = Annotated[Principal, Depends(requires(Permission.APPROVE))]
 Operator = Annotated[Principal, Depends(requires(Permission.OPERATE))]
 Engineer = Annotated[Principal, Depends(requires(Permission.APPLY))]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 class Word(BaseModel, extra="forbid"):
@@ -38,7 +39,7 @@ class Reason(BaseModel, extra="forbid"):
 
 @router.get("/api/releases")
 def list_releases(
-    request: Request, _: Reader, model: str | None = None, state: ReleaseState | None = None, limit: int = 100
+    request: Request, _: Reader, model: str | None = None, state: ReleaseState | None = None, limit: Limit = 100
 ) -> list[dict[str, Any]]:
     """Releases, the newest first."""
     return [to_json(release) for release in _releases(request).releases(model, state, limit)]
@@ -67,22 +68,19 @@ def decide(request: Request, release_id: str, word: Word, principal: Approver) -
 
 
 @router.post("/api/releases/{release_id}/cancel")
-def cancel(request: Request, release_id: str, body: Reason, principal: Operator) -> dict[str, str]:
+def cancel(request: Request, release_id: str, body: Reason, principal: Operator) -> dict[str, Any]:
     """Stop a release that is under way; a canary gives its traffic back."""
     release = _releases(request).release(release_id)
     if not release.state.is_open:
-        raise Conflict(f"Release {release_id} has ended already: {release.state}.")
-    request.app.state.services.deliver.cancel(release_id, f"cancelled by {principal.name}: {body.reason}")
-    return {"release": release_id}
+        raise Conflict(f"Release {release_id} has ended already: {release.state.replace('_', ' ')}.")
+    ended = request.app.state.services.deliver.cancel(release_id, body.reason, principal)
+    return {"release": to_json(ended)}
 
 
 @router.post("/api/models/{model}/train", status_code=202)
 def train(request: Request, model: str, body: Reason, principal: Engineer) -> dict[str, str]:
     """Train a challenger on what is known by now, and release it if it wins."""
     services = request.app.state.services
-    under_way = [release.id for release in services.releases.releases(model) if release.state.is_open]
-    if under_way:
-        raise Conflict(f"Release {under_way[0]} of {model} is under way.", hint="Wait for it, or cancel it.")
     started = services.deliver.start(
         model,
         release_id=f"deliver-{model}-{utc_now():%Y%m%dT%H%M%S%f}",
@@ -96,11 +94,10 @@ def train(request: Request, model: str, body: Reason, principal: Engineer) -> di
 @router.post("/api/models/{model}/rollback")
 def roll_back(request: Request, model: str, body: Reason, principal: Operator) -> dict[str, Any]:
     """Put the previous champion back; a canary under way is given up instead."""
-    services = request.app.state.services
-    canaries = [release for release in services.releases.releases(model) if release.state is ReleaseState.CANARY]
-    if canaries:
-        services.deliver.cancel(canaries[0].id, f"rolled back by {principal.name}: {body.reason}")
-        return {"cancelled": canaries[0].id}
+    for release in _releases(request).under_way(model):
+        if release.state is ReleaseState.CANARY:
+            ended = request.app.state.services.deliver.cancel(release.id, f"rolled back: {body.reason}", principal)
+            return {"cancelled": ended.id}
     return {"route": to_json(_releases(request).roll_back(model, principal, body.reason))}
 
 

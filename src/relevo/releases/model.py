@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -45,6 +45,8 @@ class Evaluation:
     slices: dict[str, dict[str, float]]
     rows: int
     holdout: tuple[str, str] | None = None  # first and last asked time, when the model has event time
+    champion_note: str | None = None  # why the champion could not be measured on the same rows
+    slices_left_out: dict[str, str] = field(default_factory=dict)  # name -> why
 
 
 @dataclass(frozen=True, slots=True)

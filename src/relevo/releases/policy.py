@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from scipy import special
+
 from relevo.contract.model import Canary, Gate, ServiceLevel, Task
 from relevo.contract.rules import judge_rule, rule_variables
 from relevo.errors import NotAllowed
-from relevo.identity.model import Principal
-from relevo.releases.model import Approval, Evaluation, GateResult
-from relevo.serving.model import Counters
+from relevo.identity.model import RELEVO, Principal
+from relevo.registry.model import Stage
+from relevo.releases.model import Approval, Evaluation, GateResult, ReleaseState
+from relevo.serving.model import LATENCY_EDGES_MS, Counters
 from relevo.serving.policy import error_rate, p99_ms
 from relevo.statistics.metrics import METRICS
+
+
+def defined_only(evaluation: Evaluation) -> Evaluation:
+    """The evaluation without metrics that are not finite: a database's JSON holds no NaN, and none passes a gate."""
+
+    def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+    return dataclasses.replace(
+        evaluation,
+        metrics=finite(evaluation.metrics),
+        champion_metrics=finite(evaluation.champion_metrics),
+        baseline_metrics=finite(evaluation.baseline_metrics),
+        slices={name: finite(metrics) for name, metrics in evaluation.slices.items()},
+    )
 
 
 def judge_gates(gates: Sequence[Gate], task: Task, evaluation: Evaluation) -> tuple[GateResult, ...]:
@@ -49,7 +68,10 @@ def _judge_against_champion(metric: str, margin: float, task: Task, evaluation: 
         return GateResult(metric, True, f"{metric}: there is no champion to compare with yet")
     greater_is_better = METRICS[task][metric].greater_is_better
     got = evaluation.metrics.get(metric, math.nan)
-    champion = evaluation.champion_metrics.get(metric, math.nan)
+    champion = evaluation.champion_metrics.get(metric)
+    if champion is None:
+        why = evaluation.champion_note or "it has no value there"
+        return GateResult(metric, False, f"{metric} of champion version {evaluation.champion} is not known: {why}")
     needed = champion + margin if greater_is_better else champion - margin
     passed = got >= needed if greater_is_better else got <= needed
     result = _bound(metric, got, ">=" if greater_is_better else "<=", needed, passed)
@@ -57,18 +79,23 @@ def _judge_against_champion(metric: str, margin: float, task: Task, evaluation: 
 
 
 def _bound(metric: str, got: float, sign: str, bound: float, passed: bool) -> GateResult:
-    return GateResult(metric, passed, f"{metric} needs {sign} {bound:.4f}, got {got:.4f}")
+    value = "no value" if math.isnan(got) else f"{got:.4f}"
+    return GateResult(metric, passed, f"{metric} needs {sign} {bound:.4f}, got {value}")
 
 
-def check_approver(principal: Principal, requested_by: str) -> None:
-    """Two pairs of eyes: whoever asked for a release does not approve it.
+def check_approver(principal: Principal, *, requested_by: str, applied_by: str) -> None:
+    """Two pairs of eyes: whoever asked for a release does not decide on it.
+
+    A release that a rule asked for counts as asked for by whoever applied the contract with that rule.
 
     Raises:
-        NotAllowed: The principal asked for this release.
+        NotAllowed: The principal is the first person.
     """
-    if principal.name == requested_by:
+    first = applied_by if requested_by == RELEVO.name else requested_by
+    if principal.name == first:
+        what = "applied the contract that asked" if requested_by == RELEVO.name else "asked"
         raise NotAllowed(
-            f"{principal.name} asked for this release, so a second person must decide on it.",
+            f"{principal.name} {what} for this release, so a second person must decide on it.",
             hint="Ask a principal with the role reviewer or admin.",
         )
 
@@ -94,6 +121,34 @@ def count_approvals(approvals: Sequence[Approval], evidence: str, needed: int) -
     return ApprovalCount(sum(approval.approved for approval in on_this), needed, refused)
 
 
+def stage_after(outcome: ReleaseState, stage: Stage) -> Stage:
+    """Where a version stands once its release has ended without going live.
+
+    Refused by people or by live traffic, it is rejected. Whatever else ended the release was not its fault.
+    """
+    if stage is not Stage.STAGING:
+        return stage
+    is_refused = outcome in {ReleaseState.REJECTED, ReleaseState.ROLLED_BACK}
+    return Stage.REJECTED if is_refused else Stage.CANDIDATE
+
+
+def previous_champion(champions: Sequence[int]) -> int | None:
+    """The version to go back to, from every version that had all the traffic, in order; None when there is none.
+
+    Going back to a version forgets what came after it, so that a second roll-back does not bring back what the first
+    one took out.
+
+    >>> previous_champion([3, 4, 5]), previous_champion([3, 4, 5, 4]), previous_champion([3])
+    (4, 3, None)
+    """
+    line: list[int] = []
+    for version in champions:
+        if version in line:
+            del line[line.index(version) :]
+        line.append(version)
+    return line[-2] if len(line) > 1 else None
+
+
 class Bake(StrEnum):
     """What a look at a canary step says."""
 
@@ -110,8 +165,8 @@ class BakeVerdict:
     message: str
 
 
-# With fewer requests one slow or failed one decides; the judge would roll back on noise.
-FEWEST_REQUESTS_TO_JUDGE = 20
+#: A breach ends a step early when it would come by chance once in so many looks, or less: there are many looks.
+BY_CHANCE = 0.001
 
 
 def judge_bake(
@@ -127,12 +182,10 @@ def judge_bake(
     """Look at a canary step: ``counters`` since it began, ``began_at`` and ``now`` in event time.
 
     A step passes when its minutes of event time *and* its requests on both arms are reached, so no traffic never
-    passes. It fails as soon as the challenger breaks the contract's service level.
+    passes, and the challenger has kept the contract's service level. It fails earlier, within seconds, when the level
+    is broken beyond chance: one slow first request among twenty does not decide.
     """
     seen = counters.get(challenger, Counters())
-    broken = _broken_level(seen, slo, challenger)
-    if broken is not None:
-        return BakeVerdict(Bake.FAILED, broken)
     missing = []
     remaining = began_at + timedelta(minutes=canary.minutes) - now
     if remaining > timedelta(0):
@@ -141,17 +194,33 @@ def judge_bake(
         requests = counters.get(version, Counters()).requests
         if requests < canary.requests:
             missing.append(f"{canary.requests - requests} requests on version {version}")
+    broken = _broken_level(seen, slo, challenger, is_early=seen.requests < canary.requests)
+    if broken is not None:
+        return BakeVerdict(Bake.FAILED, broken)
     if missing:
         return BakeVerdict(Bake.GOES_ON, " and ".join(missing))
     return BakeVerdict(Bake.PASSED, f"{seen.requests} requests on version {challenger} kept the service level")
 
 
-def _broken_level(seen: Counters, slo: ServiceLevel, version: int) -> str | None:
-    if seen.requests < FEWEST_REQUESTS_TO_JUDGE:
-        return None
+def _broken_level(seen: Counters, slo: ServiceLevel, version: int, *, is_early: bool) -> str | None:
     errors, latency = error_rate(seen) or 0.0, p99_ms(seen) or 0.0
-    if errors > slo.error_rate:
+    if errors > slo.error_rate and (not is_early or _is_beyond_chance(seen.failed, seen.requests, slo.error_rate)):
         return f"version {version} failed {errors:.2%} of {seen.requests} requests, allowed are {slo.error_rate:.2%}"
-    if latency > slo.p99_ms:
+    if latency > slo.p99_ms and (not is_early or _is_beyond_chance(_slower(seen, slo.p99_ms), seen.requests, 0.01)):
         return f"version {version} answers with a p99 of {latency:.0f} ms, allowed are {slo.p99_ms:g} ms"
     return None
+
+
+def _is_beyond_chance(count: int, requests: int, rate: float) -> bool:
+    """Whether so many of the requests are too many for the rate: the upper tail of the binomial distribution.
+
+    >>> _is_beyond_chance(1, 20, 0.001), _is_beyond_chance(2, 20, 0.001)  # 0.0198 and 0.00019
+    (False, True)
+    """
+    return count > 0 and float(special.bdtrc(count - 1, requests, rate)) < BY_CHANCE
+
+
+def _slower(seen: Counters, limit_ms: float) -> int:
+    """Requests that were surely slower than the limit: those in the buckets that begin at or above it."""
+    begins = (0.0, *LATENCY_EDGES_MS)
+    return sum(count for begin, count in zip(begins, seen.latency, strict=True) if begin >= limit_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +29,11 @@ releases = sa.Table(
     sa.Column("event_at", UtcDateTime, nullable=False),
 )
 
+OPEN = [state.value for state in ReleaseState if state.is_open]
+_IS_OPEN = sa.text("state IN (" + ", ".join(f"'{state}'" for state in OPEN) + ")")
+# Two releases of one model would move the same route.
+sa.Index("uq_releases_open", releases.c.model, unique=True, sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN)
+
 evidence = sa.Table(
     "evidence",
     metadata,
@@ -52,14 +58,12 @@ approvals = sa.Table(
 
 
 def add_release(tx: Transaction, release: Release) -> None:
-    """Record a release that begins; nothing happens when it is there already."""
-    if find_release(tx, release.id) is None:
-        tx.execute(sa.insert(releases).values(to_columns(release)))
+    """Record a release that begins.
 
-
-def to_columns(release: Release) -> dict[str, object]:
-    """A release as its row."""
-    return {column.name: getattr(release, column.name) for column in releases.columns}
+    Raises:
+        sqlalchemy.exc.IntegrityError: Another release of the model is under way.
+    """
+    tx.execute(sa.insert(releases).values({column.name: getattr(release, column.name) for column in releases.columns}))
 
 
 def update_release(tx: Transaction, release_id: str, updated_at: datetime, **values: object) -> None:
@@ -67,21 +71,33 @@ def update_release(tx: Transaction, release_id: str, updated_at: datetime, **val
     tx.execute(sa.update(releases).where(releases.c.id == release_id).values(updated_at=updated_at, **values))
 
 
-def find_release(tx: Transaction, release_id: str) -> Release | None:
-    """The release of that id."""
-    row = tx.execute(sa.select(releases).where(releases.c.id == release_id)).one_or_none()
+def find_release(tx: Transaction, release_id: str, *, lock: bool = False) -> Release | None:
+    """The release of that id; with ``lock`` nobody else changes it until the transaction ends."""
+    query = sa.select(releases).where(releases.c.id == release_id)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else _release(row)
+
+
+def open_release(tx: Transaction, model: str, *, lock: bool = False) -> Release | None:
+    """The release of the model that is under way."""
+    query = sa.select(releases).where(releases.c.model == model, releases.c.state.in_(OPEN))
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else _release(row)
 
 
 def select_releases(
-    tx: Transaction, *, model: str | None = None, state: ReleaseState | None = None, limit: int = 100
+    tx: Transaction,
+    *,
+    model: str | None = None,
+    states: Collection[ReleaseState] | None = None,
+    limit: int | None = None,
 ) -> list[Release]:
-    """Releases, the newest first, of one model or in one state when given."""
+    """Releases, the newest first, of one model or in some states when given."""
     query = sa.select(releases).order_by(releases.c.started_at.desc(), releases.c.id.desc()).limit(limit)
     if model is not None:
         query = query.where(releases.c.model == model)
-    if state is not None:
-        query = query.where(releases.c.state == state)
+    if states is not None:
+        query = query.where(releases.c.state.in_([state.value for state in states]))
     return [_release(row) for row in tx.execute(query)]
 
 

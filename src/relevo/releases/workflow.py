@@ -1,21 +1,30 @@
-"""The durable workflow of one release: train, judge, approve, canary, promote. Each step is recorded once."""
+"""The durable workflow of one release: train, judge, approve, canary, promote. Each step is recorded once.
+
+What a person does (cancelling, approving, rolling back) takes effect in the state store at once; the workflow is woken
+up, and its next step finds what was done. So nothing is lost when the process dies in between.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from relevo.contract.service import ContractService
-from relevo.errors import RelevoError
-from relevo.platform.encoding import parse, to_json
+from relevo.errors import NotFound, RelevoError
+from relevo.identity.model import RELEVO, Principal
+from relevo.platform.encoding import parse
 from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.workflows import Workflows
-from relevo.releases.model import Evaluation, Evidence, ReleaseState
+from relevo.releases.model import Evaluation, Evidence, Release, ReleaseState
 from relevo.releases.policy import ApprovalCount, Bake, BakeVerdict
 from relevo.releases.service import Releases
 from relevo.serving.model import Counters
 from relevo.training.service import Training
+
+logger = logging.getLogger(__name__)
 
 NAME = "deliver"
 APPROVAL = "approval"
@@ -28,7 +37,7 @@ class Deliver:
     """Registers and starts the workflow ``deliver``.
 
     Args:
-        on_withdrawn: Called with the model and the reason when a canary was given up, to alert people.
+        on_withdrawn: Called with the model and the reason when a release failed or its canary was given up.
     """
 
     def __init__(
@@ -48,63 +57,92 @@ class Deliver:
         workflows.register(NAME)(self.run)
 
     def start(self, model: str, *, release_id: str, as_of: datetime, reason: str, requested_by: str) -> str:
-        """Start a release; the same id again changes nothing. Gives the id."""
-        revision = self._contracts.current(model).revision
-        self._workflows.start(
-            NAME,
+        """Start a release; the same id again changes nothing. Gives the id.
+
+        Raises:
+            Conflict: Another release of the model is under way.
+        """
+        self._releases.begin(
             release_id,
             model=model,
-            revision=revision,
-            as_of=as_of.isoformat(),
+            revision=self._contracts.current(model).revision,
+            as_of=as_of,
             reason=reason,
             requested_by=requested_by,
         )
+        # A crash here leaves a release without a workflow; ``settle`` starts it.
+        self._workflows.start(NAME, release_id, model=model)
         return release_id
 
-    def cancel(self, release_id: str, reason: str) -> None:
-        """Stop a release that is under way at its next wait; a canary gives its traffic back."""
-        self._workflows.cancel(release_id, reason)
+    def cancel(self, release_id: str, reason: str, actor: Principal = RELEVO) -> Release:
+        """Stop a release: a canary gives its traffic back at once. One that has ended stays as it is."""
+        ended = self._releases.end(release_id, ReleaseState.CANCELLED, reason, actor)
+        with contextlib.suppress(NotFound):
+            self._workflows.cancel(release_id, reason)
+        return ended
 
     def tell(self, release_id: str) -> None:
         """Wake the release that waits for approval: somebody has spoken."""
         self._workflows.send(release_id, APPROVAL, True)
 
-    def tell_all(self) -> None:
-        """Wake every waiting release on which enough people have spoken, in case the process died before telling."""
-        for release in self._releases.releases(state=ReleaseState.WAITING_FOR_APPROVAL):
-            if release.version is not None and self._releases.approvals(release.model, release.version):
-                self.tell(release.id)
+    def settle(self) -> None:
+        """Mend what a crash left between the state store and the workflows. Call it after the launch."""
+        for release in self._releases.under_way():
+            self._settle(release)
+        for activity in self._workflows.activities.open():
+            if activity.kind == NAME and not self._releases.release(activity.workflow_id).state.is_open:
+                self._workflows.cancel(activity.workflow_id, "the release has ended")
 
-    async def run(self, model: str, revision: int, as_of: str, reason: str, requested_by: str) -> dict[str, Any]:
+    def tell_all(self) -> None:
+        """The same as ``settle``."""
+        self.settle()
+
+    def _settle(self, release: Release) -> None:
+        try:
+            status = self._workflows.status(release.id)
+        except NotFound:
+            self._workflows.start(NAME, release.id, model=release.model)
+            return
+        if status.state != "running":
+            self._releases.end(release.id, ReleaseState.FAILED, f"its workflow ended before it: {status.error}")
+        elif release.version is not None and self._releases.approvals(release.model, release.version):
+            self.tell(release.id)
+
+    async def run(self, model: str) -> dict[str, Any]:
         """Bring one challenger from training to production, or say why not."""
         release_id, flow = self._workflows.workflow_id, self._workflows
-        event_at = datetime.fromisoformat(as_of)
-        opened = await flow.step(
-            self._releases.open, release_id, model, revision, event_at, reason, requested_by, name="open"
-        )
         try:
-            facts = await self._training.train(release_id, model, revision, event_at, opened["champion"])
-            evidence = await self._judge(release_id, facts)
-            if not evidence.passed:
-                failed = "; ".join(gate.message for gate in evidence.gates if not gate.passed)
-                return await self._end(release_id, ReleaseState.REJECTED, failed)
-            refusal = await self._approve(release_id, f"{model}/{evidence.version}")
-            if refusal is not None:
-                return await self._end(release_id, ReleaseState.REJECTED, refusal)
-            await flow.report(f"waiting until the gateway has loaded {model}/{evidence.version}")
-            await flow.step(self._releases.load, release_id, name="load", retries=3)
-            if opened["champion"] is not None:
-                broken = await self._canary(release_id, model, revision)
-                if broken is not None:
-                    return await self._withdraw(release_id, model, broken)
-            await flow.step(self._releases.promote, release_id, name="promote")
+            return await self._deliver(release_id, model)
         except Cancelled as error:
-            await flow.step(self._releases.withdraw, release_id, str(error), ReleaseState.CANCELLED, name="cancel")
-            raise
-        except RelevoError as error:
-            await flow.step(self._releases.withdraw, release_id, str(error), ReleaseState.FAILED, name="fail")
+            return await self._end(release_id, ReleaseState.CANCELLED, error.message)
+        except Exception as error:  # whatever it is, no traffic stays split
+            if flow.is_closing:
+                raise
+            if not isinstance(error, RelevoError):
+                logger.exception("release %s failed", release_id)
+            await self._end(release_id, ReleaseState.FAILED, str(error))
             await flow.step(self._on_withdrawn, model, f"Release {release_id} failed: {error}", name="alert")
             raise
+
+    async def _deliver(self, release_id: str, model: str) -> dict[str, Any]:
+        flow = self._workflows
+        began = await flow.step(self._releases.prepare, release_id, name="prepare")
+        as_of = datetime.fromisoformat(began["as_of"])
+        facts = await self._training.train(release_id, model, began["revision"], as_of, began["champion"])
+        evidence = await self._judge(release_id, facts)
+        if not evidence.passed:
+            failed = "; ".join(gate.message for gate in evidence.gates if not gate.passed)
+            return await self._end(release_id, ReleaseState.REJECTED, failed)
+        refusal = await self._approve(release_id, f"{model}/{evidence.version}")
+        if refusal is not None:
+            return await self._end(release_id, *refusal)
+        await flow.report(f"waiting until the gateway has loaded {model}/{evidence.version}")
+        await flow.step(self._releases.load, release_id, name="load", retries=3)
+        for percent in began["steps"]:
+            broken = await self._bake(release_id, percent)
+            if broken is not None:
+                return await self._withdraw(release_id, model, broken)
+        await flow.step(self._releases.promote, release_id, name="promote")
         return {"release": release_id, "version": evidence.version, "state": ReleaseState.LIVE}
 
     async def _judge(self, release_id: str, facts: dict[str, Any]) -> Evidence:
@@ -114,57 +152,43 @@ class Deliver:
         )
         return parse(Evidence, recorded)
 
-    async def _approve(self, release_id: str, subject: str) -> str | None:
-        """Wait until enough people have approved; gives the refusal, if there is one."""
+    async def _approve(self, release_id: str, subject: str) -> tuple[ReleaseState, str] | None:
+        """Wait until enough people have approved; gives how the release ends when they do not."""
         while True:
             vote = parse(
                 ApprovalCount,
                 await self._workflows.step(self._releases.await_approval, release_id, name="await approval"),
             )
             if vote.refused_by is not None:
-                return f"{vote.refused_by} refused it"
+                return ReleaseState.REJECTED, f"{vote.refused_by} refused it"
             if vote.is_decided:
                 return None
             waits_for = f"approval of {subject} by a second person ({vote.given} of {vote.needed})"
             if await self._workflows.recv(APPROVAL, APPROVE_WITHIN_SECONDS, waits_for=waits_for) is None:
-                return "nobody approved it within 30 days"
-
-    async def _canary(self, release_id: str, model: str, revision: int) -> str | None:
-        """Raise the challenger's share step by step; gives what broke, if anything did."""
-        for percent in self._contracts.revision(model, revision).contract.release.canary.steps:
-            broken = await self._bake(release_id, percent)
-            if broken is not None:
-                return broken
-        return None
+                return ReleaseState.CANCELLED, "nobody decided on it within 30 days"
 
     async def _bake(self, release_id: str, percent: int) -> str | None:
+        """One canary step; gives what broke, if anything did."""
         flow = self._workflows
         began = await flow.step(self._releases.shift, release_id, percent, name=f"canary {percent} %")
+        began_at = datetime.fromisoformat(began["began_at"])
         before = {int(version): parse(Counters, count) for version, count in began["counters"].items()}
         looks = 0
         while True:
-            look = await flow.step(
-                self._releases.look,
-                release_id,
-                began["champion"],
-                datetime.fromisoformat(began["began_at"]),
-                before,
-                name=f"look at {percent} %",
-            )
-            verdict = parse(BakeVerdict, to_json(look))
-            if verdict.bake is Bake.FAILED:
-                return verdict.message
-            if verdict.bake is Bake.PASSED:
-                return None
+            look = self._releases.look
+            found = await flow.step(look, release_id, began["champion"], began_at, before, name=f"look at {percent} %")
+            verdict = parse(BakeVerdict, found)
+            if verdict.bake is not Bake.GOES_ON:
+                return verdict.message if verdict.bake is Bake.FAILED else None
             looks += 1
             pause = LOOK_EVERY_SECONDS if looks <= FIRST_LOOKS else LOOK_LATER_EVERY_SECONDS
             await flow.sleep(pause, waits_for=f"canary at {percent} %: {verdict.message}")
 
     async def _withdraw(self, release_id: str, model: str, reason: str) -> dict[str, Any]:
-        await self._workflows.step(self._releases.withdraw, release_id, reason, name="withdraw")
+        ended = await self._end(release_id, ReleaseState.ROLLED_BACK, reason)
         await self._workflows.step(self._on_withdrawn, model, f"Canary rolled back: {reason}", name="alert")
-        return {"release": release_id, "state": ReleaseState.ROLLED_BACK, "reason": reason}
+        return ended
 
     async def _end(self, release_id: str, outcome: ReleaseState, reason: str) -> dict[str, Any]:
-        await self._workflows.step(self._releases.close, release_id, outcome, reason, name="close")
+        await self._workflows.step(self._releases.end, release_id, outcome, reason, name="end", retries=3)
         return {"release": release_id, "state": outcome, "reason": reason}

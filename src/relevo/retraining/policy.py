@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from relevo.contract.durations import format_duration
-from relevo.contract.model import Condition, Gate, Retrain, Task
+from relevo.contract.model import Condition, Contract, Retrain
 from relevo.monitoring.model import Window
-from relevo.statistics.metrics import METRICS
+from relevo.monitoring.policy import performance_drop, primary_metric
 
-DEFAULT_METRIC = {Task.CLASSIFICATION: "log_loss", Task.REGRESSION: "rmse"}
 FEWEST_LABELLED = 0.8  # share of a window's predictions; below it the window says nothing of performance
 
 
@@ -32,70 +31,67 @@ class Verdict:
     reason: str
 
 
-def primary_metric(task: Task, gates: Sequence[Gate]) -> str:
-    """The metric that performance is followed by: that of the first metric gate, else the task's default."""
-    return next((gate.metric for gate in gates if gate.metric is not None), DEFAULT_METRIC[task])
-
-
 def judge_rule(
+    contract: Contract,
     rule: Retrain,
     *,
-    task: Task,
-    metric: str,
     windows: Sequence[Window],
     champion: Champion,
     trainings: Sequence[datetime],
+    now: datetime,
     is_release_open: bool,
 ) -> Verdict:
     """Judge the rule after the last of ``windows`` became final.
 
     Args:
+        contract: Says what performance is measured in, and which direction is worse.
         rule: The contract's rule and guards.
-        task: Says, with ``metric``, which direction is worse.
-        metric: What ``performance_drop`` is measured in.
         windows: Final windows, the oldest first; the last one has just become final.
         champion: The live version.
         trainings: Event times of all trainings so far.
+        now: Event time of the decision, which cool-down and budget are counted from; later than the window's end.
         is_release_open: Whether a release is under way.
     """
     needed, of = rule.windows
     recent = windows[-of:]
-    now = recent[-1].end
-    hits = [[condition for condition in rule.any_of if _holds(condition, task, metric, w, champion)] for w in recent]
-    count = sum(bool(found) for found in hits)
+    hits = [
+        (condition, window)
+        for window in recent
+        for condition in rule.any_of
+        if _holds(condition, contract, window, champion)
+    ]
+    count = len({window.end for _, window in hits})
     if count < needed:
         return Verdict(False, f"the rule held in {count} of the last {len(recent)} windows, it needs {needed}")
-    why = _in_words(next(found for found in reversed(hits) if found)[0], metric, recent[-1], champion)
+    why = _in_words(*hits[-1], primary_metric(contract), champion)
     guard = _guard(rule, recent[-1], now, trainings, is_release_open)
     if guard is not None:
         return Verdict(False, f"{why}; held back: {guard}")
     return Verdict(True, why)
 
 
-def _holds(condition: Condition, task: Task, metric: str, window: Window, champion: Champion) -> bool:
+def _holds(condition: Condition, contract: Contract, window: Window, champion: Champion) -> bool:
+    """Only what a window says of the live version counts: the one before it has been replaced already."""
     threshold = condition.threshold
     if isinstance(threshold, timedelta):
         return window.end - champion.trained_as_of >= threshold
     if condition.kind == "drift":
-        return window.drift_share >= threshold
-    estimate = window.by_version.get(champion.version, {}).get(metric)
-    reference = champion.metrics.get(metric)
-    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None or reference is None:
-        return False
-    # The drop must be as large as declared, and the whole interval must lie on the worse side.
-    if METRICS[task][metric].greater_is_better:
-        return reference - estimate.value >= threshold and estimate.high < reference
-    return estimate.value - reference >= threshold and estimate.low > reference
+        return window.version == champion.version and window.drift_share >= threshold
+    estimates = window.by_version.get(champion.version, {})
+    drop, is_significant = performance_drop(contract, estimates, champion.metrics, window.label_coverage)
+    return drop is not None and is_significant and drop >= threshold
 
 
-def _in_words(condition: Condition, metric: str, window: Window, champion: Champion) -> str:
+def _in_words(condition: Condition, window: Window, metric: str, champion: Champion) -> str:
     if condition.kind == "age":
-        return f"version {champion.version} is {(window.end - champion.trained_as_of).days} days old"
+        return f"version {champion.version} was {(window.end - champion.trained_as_of).days} days old"
+    until = f"in the window to {window.end:%Y-%m-%d}"
     if condition.kind == "drift":
-        return f"{window.drift_share:.0%} of the inputs drifted"
-    estimate = window.by_version.get(champion.version, {}).get(metric)
-    value = "unknown" if estimate is None or estimate.value is None else f"{estimate.value:.3f}"
-    return f"{metric} of version {champion.version} is {value}, {champion.metrics[metric]:.3f} on its holdout"
+        return f"{window.drift_share:.0%} of the inputs drifted {until}"
+    value = window.by_version[champion.version][metric].value
+    return (
+        f"{metric} of version {champion.version} was {value:.3f} {until}, {champion.metrics[metric]:.3f} on its holdout"
+    )
 
 
 def _guard(

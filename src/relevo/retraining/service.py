@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import dataclasses
 
 from relevo.contract.service import ContractService
+from relevo.errors import Conflict
 from relevo.identity.model import RELEVO
 from relevo.ledger.service import Ledger
 from relevo.monitoring.model import Window, WindowState
 from relevo.monitoring.service import Monitoring
 from relevo.platform.clock import utc_now
 from relevo.platform.state import State
+from relevo.registry.model import ModelVersion
 from relevo.registry.service import Registry
 from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
@@ -54,24 +56,42 @@ class Retraining:
         decision = self._judge(window)
         if decision is None:
             return None
-        with self._state.transaction() as tx:
-            store.add_decision(tx, decision)
-            if decision.fired:
-                self._ledger.append(
-                    tx,
-                    actor=RELEVO,
-                    action="retraining started",
-                    subject=window.endpoint,
-                    reason=decision.reason,
-                    facts={"window_end": window.end.isoformat(), "window_revision": window.revision},
-                    event_at=window.end,
-                )
+        try:
+            self._record(decision)
+        except Conflict as error:  # somebody began a release since the rule was judged
+            reason = f"{decision.reason}; held back: {error.message}"
+            decision = dataclasses.replace(decision, fired=False, release=None, reason=reason)
+            self._record(decision)
         # After the commit: a crash in between is mended when the window's workflow runs this step again.
         self._act(decision)
         return decision
 
+    def _record(self, decision: Decision) -> None:
+        """The decision, and with it the release that it begins, in one transaction."""
+        with self._state.transaction() as tx:
+            if decision.release is not None:
+                self._releases.begin(
+                    decision.release,
+                    model=decision.model,
+                    revision=self._contracts.current(decision.model, tx).revision,
+                    as_of=decision.event_at,
+                    reason=decision.reason,
+                    requested_by=RELEVO.name,
+                    tx=tx,
+                )
+                self._ledger.append(
+                    tx,
+                    actor=RELEVO,
+                    action="retraining started",
+                    subject=decision.model,
+                    reason=decision.reason,
+                    facts={"window_end": decision.window_end, "window_revision": decision.window_revision},
+                    event_at=decision.event_at,
+                )
+            store.add_decision(tx, decision)
+
     def _act(self, decision: Decision) -> None:
-        if decision.fired and decision.release is not None:
+        if decision.release is not None:
             self._deliver.start(
                 decision.model,
                 release_id=decision.release,
@@ -85,37 +105,33 @@ class Retraining:
         champion = self._registry.champion(window.endpoint)
         if contract.retrain is None or champion is None:
             return None
-        releases = self._releases.releases(window.endpoint)
-        evidence = self._releases.evidence(window.endpoint, champion.number)
-        verdict = policy.judge_rule(
-            contract.retrain,
-            task=contract.task,
-            metric=policy.primary_metric(contract.task, contract.gates),
-            windows=self._final_until(window),
-            champion=policy.Champion(
-                champion.number, champion.as_of, evidence.evaluation.metrics if evidence is not None else {}
-            ),
-            trainings=[release.event_at for release in releases],
-            is_release_open=any(release.state.is_open for release in releases),
-        )
         event_at = self._monitoring.event_time(window.endpoint)
-        name = f"deliver-{window.endpoint}-{_stamp(window.end)}" if verdict.fires else None
+        verdict = policy.judge_rule(
+            contract,
+            contract.retrain,
+            windows=self._final_until(window),
+            champion=self._champion(champion),
+            trainings=[release.event_at for release in self._releases.releases(window.endpoint, limit=None)],
+            now=event_at,
+            is_release_open=bool(self._releases.under_way(window.endpoint)),
+        )
         return Decision(
             model=window.endpoint,
             window_end=window.end,
             window_revision=window.revision,
             fired=verdict.fires,
             reason=verdict.reason,
-            release=name,
+            release=f"deliver-{window.endpoint}-{window.end:%Y%m%dT%H%M%S}" if verdict.fires else None,
             event_at=event_at,
             decided_at=utc_now(),
         )
 
+    def _champion(self, version: ModelVersion) -> policy.Champion:
+        evidence = self._releases.evidence(version.model, version.number)
+        metrics = {} if evidence is None else evidence.evaluation.metrics
+        return policy.Champion(version.number, version.as_of, metrics)
+
     def _final_until(self, window: Window) -> list[Window]:
+        """Final windows, the oldest first; this one last, in the revision that is decided on."""
         windows = self._monitoring.windows(window.endpoint)
-        final = [one for one in windows if one.state is WindowState.FINAL and one.end < window.end]
-        return [*sorted(final, key=lambda one: one.end), window]
-
-
-def _stamp(at: datetime) -> str:
-    return at.strftime("%Y%m%dT%H%M")
+        return [*(one for one in windows if one.state is WindowState.FINAL and one.end < window.end), window]

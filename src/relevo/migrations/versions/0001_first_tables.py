@@ -178,6 +178,13 @@ def upgrade() -> None:
     with op.batch_alter_table("releases", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_releases_model"), ["model"], unique=False)
         batch_op.create_index(batch_op.f("ix_releases_state"), ["state"], unique=False)
+        batch_op.create_index(
+            "uq_releases_open",
+            ["model"],
+            unique=True,
+            sqlite_where=sa.text("state IN ('training', 'waiting_for_approval', 'canary')"),
+            postgresql_where=sa.text("state IN ('training', 'waiting_for_approval', 'canary')"),
+        )
 
     op.create_table(
         "retraining_decisions",
@@ -279,9 +286,44 @@ def upgrade() -> None:
     with op.batch_alter_table("sessions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_sessions_expires_at"), ["expires_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_sessions_token"), ["token"], unique=False)
-
     for statement in APPEND_ONLY_DDL[op.get_bind().dialect.name]:
         op.execute(statement)
+    if op.get_bind().dialect.name == "postgresql":  # embedded, the labels are a file of their own
+        op.create_table(
+            "prediction_label_conflicts",
+            sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+            sa.Column("endpoint", sa.String(length=200), nullable=False),
+            sa.Column("prediction_id", sa.String(length=64), nullable=False),
+            sa.Column("value", sa.Float(), nullable=True),
+            sa.Column("known_at", UtcDateTime(), nullable=False),
+            sa.Column("received_at", UtcDateTime(), nullable=False),
+            sa.PrimaryKeyConstraint("id", name=op.f("pk_prediction_label_conflicts")),
+            sqlite_autoincrement=True,
+        )
+        with op.batch_alter_table("prediction_label_conflicts", schema=None) as batch_op:
+            batch_op.create_index(batch_op.f("ix_prediction_label_conflicts_endpoint"), ["endpoint"], unique=False)
+
+        op.create_table(
+            "prediction_label_tallies",
+            sa.Column("endpoint", sa.String(length=200), nullable=False),
+            sa.Column("duplicates", sa.BigInteger(), nullable=False),
+            sa.Column("conflicts", sa.BigInteger(), nullable=False),
+            sa.Column("unknown", sa.BigInteger(), nullable=False),
+            sa.PrimaryKeyConstraint("endpoint", name=op.f("pk_prediction_label_tallies")),
+        )
+        op.create_table(
+            "prediction_labels",
+            sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+            sa.Column("endpoint", sa.String(length=200), nullable=False),
+            sa.Column("prediction_id", sa.String(length=64), nullable=False),
+            sa.Column("revision", sa.Integer(), nullable=False),
+            sa.Column("value", sa.Float(), nullable=True),
+            sa.Column("known_at", UtcDateTime(), nullable=False),
+            sa.Column("received_at", UtcDateTime(), nullable=False),
+            sa.PrimaryKeyConstraint("id", name=op.f("pk_prediction_labels")),
+            sa.UniqueConstraint("prediction_id", "revision", name=op.f("uq_prediction_labels_prediction_id")),
+            sqlite_autoincrement=True,
+        )
 
 
 def downgrade() -> None:
@@ -301,6 +343,11 @@ def downgrade() -> None:
     op.drop_table("watermarks")
     op.drop_table("retraining_decisions")
     with op.batch_alter_table("releases", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_releases_open",
+            sqlite_where=sa.text("state IN ('training', 'waiting_for_approval', 'canary')"),
+            postgresql_where=sa.text("state IN ('training', 'waiting_for_approval', 'canary')"),
+        )
         batch_op.drop_index(batch_op.f("ix_releases_state"))
         batch_op.drop_index(batch_op.f("ix_releases_model"))
 
@@ -339,3 +386,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_activities_state"))
 
     op.drop_table("activities")
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_table("prediction_labels")
+        op.drop_table("prediction_label_tallies")
+        with op.batch_alter_table("prediction_label_conflicts", schema=None) as batch_op:
+            batch_op.drop_index(batch_op.f("ix_prediction_label_conflicts_endpoint"))
+
+        op.drop_table("prediction_label_conflicts")
