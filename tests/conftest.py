@@ -17,12 +17,12 @@ from relevo.platform.state import State, metadata
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgresql import postgresql_url  # noqa: E402
+from postgresql import postgresql_url
 
 
 def _import_every_table() -> None:
     for module in pkgutil.walk_packages(relevo.__path__, "relevo."):
-        if module.name.endswith((".store", ".clock", ".workflows")):
+        if module.name.endswith((".store", ".clock", ".activities")):
             importlib.import_module(module.name)
 
 
@@ -34,13 +34,10 @@ def postgresql() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
-    """An empty state store with every table; once on SQLite, once on PostgreSQL."""
-    _import_every_table()
+def empty_state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
+    """A state store without any table; once on SQLite, once on PostgreSQL."""
     if request.param == "sqlite":
         store = State(f"sqlite:///{tmp_path / 'state.db'}")
-        with store.transaction() as tx:
-            metadata.create_all(tx)
         yield store
         store.close()
         return
@@ -51,11 +48,18 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     store = State(url.set(database=name).render_as_string(hide_password=False))
     try:
-        with store.transaction() as tx:
-            metadata.create_all(tx)
         yield store
     finally:
         store.close()
         with server.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         server.dispose()
+
+
+@pytest.fixture
+def state(empty_state: State) -> State:
+    """An empty state store with every table; that the migrations make the same is a test of its own."""
+    _import_every_table()
+    with empty_state.transaction() as tx:
+        metadata.create_all(tx)
+    return empty_state

@@ -51,12 +51,7 @@ def queue(since: datetime | None = None, until: datetime | None = None) -> pl.La
 
 def weather(since: datetime | None = None, until: datetime | None = None) -> pl.LazyFrame:
     """Hourly weather at the three airports, known an hour after it was observed."""
-    observed_at = pl.col("time_hour").str.to_datetime(time_zone="UTC")
-    rows = _read("weather.csv").lazy().with_columns(observed_at=observed_at)
-    rows = rows.with_columns(known_at=pl.col("observed_at") + pl.duration(hours=1))
-    columns = ["origin", "observed_at", "known_at", "temp", "wind_speed", "wind_gust", "precip", "visib"]
-    # Three hours are recorded twice when summer time ends.
-    return _between(rows.select(columns).unique(["origin", "observed_at"], keep="last"), "known_at", since, until)
+    return _between(_observations(), "known_at", since, until)
 
 
 def _between(rows: pl.LazyFrame, known: str, since: datetime | None, until: datetime | None) -> pl.LazyFrame:
@@ -87,6 +82,16 @@ def scheduled() -> pl.LazyFrame:
         known_at=pl.col("left_at") + pl.duration(minutes=_minutes_under_way()),
     )
     return rows.sort("scheduled_at", "flight_id").lazy()
+
+
+@cache
+def _observations() -> pl.LazyFrame:
+    observed_at = pl.col("time_hour").str.to_datetime(time_zone="UTC")
+    rows = _read("weather.csv").with_columns(observed_at=observed_at)
+    rows = rows.with_columns(known_at=pl.col("observed_at") + pl.duration(hours=1))
+    columns = ["origin", "observed_at", "known_at", "temp", "wind_speed", "wind_gust", "precip", "visib"]
+    # Three hours are recorded twice when summer time ends.
+    return rows.select(columns).unique(["origin", "observed_at"], keep="last", maintain_order=True).lazy()
 
 
 def _minutes_under_way() -> pl.Expr:

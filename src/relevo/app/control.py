@@ -89,7 +89,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _start(services: Services, schedule: Schedule) -> None:
     services.workflows.launch()
-    services.deliver.tell_all()
+    services.deliver.settle()
+    services.resume_deliveries()
     schedule.start()
 
 

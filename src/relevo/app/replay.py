@@ -43,7 +43,7 @@ def advance(request: Request, model: str, body: Moment, _: Operator) -> dict[str
     services = _services(request)
     with services.state.transaction() as tx:
         services.clock.advance(tx, model, body.at)
-    return {"at": body.at.isoformat(), "features": to_json(services.features.materialise(model, body.at))}
+    return {"at": body.at.isoformat(), "features": to_json(services.materialise(model, body.at))}
 
 
 @router.post("/api/models/{model}/replay/settle")

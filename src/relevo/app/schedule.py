@@ -47,6 +47,6 @@ class Schedule:
         if services.clock.is_replay(endpoint):
             return
         if time.monotonic() - self._materialised.get(endpoint, -MATERIALISE_EVERY_SECONDS) >= MATERIALISE_EVERY_SECONDS:
-            services.features.materialise(endpoint, services.clock.now(endpoint))
+            services.materialise(endpoint, services.clock.now(endpoint))
             self._materialised[endpoint] = time.monotonic()
         services.watch.start_due_watches(endpoint)

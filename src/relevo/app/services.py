@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.service import Datasets
-from relevo.features.service import FeatureService
+from relevo.features.service import FeatureService, Freshness
 from relevo.identity.model import Principal
 from relevo.identity.service import Identity
 from relevo.ledger.service import Ledger
@@ -56,15 +57,32 @@ class Services:
 
     def after_apply(self, applied: AppliedContract, actor: Principal) -> str:
         """A contract was applied: train and release what it declares. A release under way is superseded."""
-        for release in self.releases.releases(applied.model):
-            if release.state.is_open:
+        return self._deliver(applied, actor.name)
+
+    def resume_deliveries(self) -> None:
+        """Start the delivery of each contract revision that was applied right before a crash; the others are known."""
+        for model in self.contracts.models():
+            applied = self.contracts.current(model)
+            release_id = _delivery(applied)
+            if all(release.id != release_id for release in self.releases.releases(model, limit=None)):
+                self._deliver(applied, applied.applied_by)
+
+    def materialise(self, model: str, until: datetime) -> Freshness:
+        """Bring the features up to date that live versions and the current contract use."""
+        placed = [self.registry.version(model, each.version) for each in self.serving.placements(model)]
+        revisions = {int(str(version.facts["contract_revision"])) for version in placed}
+        return self.features.materialise(model, until, live_revisions=revisions)
+
+    def _deliver(self, applied: AppliedContract, requested_by: str) -> str:
+        for release in self.releases.under_way(applied.model):
+            if release.id != _delivery(applied):
                 self.deliver.cancel(release.id, f"superseded by revision {applied.revision} of the contract")
         return self.deliver.start(
             applied.model,
-            release_id=f"deliver-{applied.model}-r{applied.revision}",
+            release_id=_delivery(applied),
             as_of=self.clock.now(applied.model),
             reason=f"contract revision {applied.revision} applied",
-            requested_by=actor.name,
+            requested_by=requested_by,
         )
 
     def close(self) -> None:
@@ -73,6 +91,10 @@ class Services:
         self.features.close()
         self.log.close()
         self.state.close()
+
+
+def _delivery(applied: AppliedContract) -> str:
+    return f"deliver-{applied.model}-r{applied.revision}"
 
 
 def compose(settings: Settings) -> Services:

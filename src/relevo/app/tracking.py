@@ -10,6 +10,7 @@ from starlette.requests import Request
 from relevo.errors import NotAllowed, NotAuthenticated
 from relevo.identity.api import SESSION_COOKIE, authenticate
 from relevo.identity.model import Permission, Principal
+from relevo.identity.service import Identity
 
 
 async def authorise(request: Request, writes: bool) -> None:
@@ -33,7 +34,8 @@ async def _principal(request: Request) -> Principal:
         raise NotAuthenticated("MLflow needs a token here: MLFLOW_TRACKING_TOKEN for clients, or a signed-in session.")
     if request.method not in {"GET", "HEAD"} and not _is_same_origin(request):
         raise NotAllowed("Another site sent this request with your session.")
-    principal, _ = await run_in_threadpool(request.app.state.services.identity.session, cookie)
+    identity: Identity = request.app.state.services.identity
+    principal, _ = await run_in_threadpool(identity.session, cookie)
     return principal
 
 

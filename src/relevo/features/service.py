@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.errors import JobFailed
-from relevo.features.model import FeatureView
+from relevo.features.model import FeatureView, view_id
 from relevo.platform.clock import EventClock
 from relevo.platform.encoding import digest, parse, to_json
 from relevo.platform.jobs import Job
@@ -42,7 +43,7 @@ class FeatureService:
         self._contracts = contracts
         self._settings = settings
         self._clock = clock
-        self._children: dict[str, tuple[str, Job]] = {}
+        self._children: dict[tuple[str, int], tuple[str, Job]] = {}  # by model and contract revision
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def views(self, model: str) -> list[FeatureView]:
@@ -53,10 +54,18 @@ class FeatureService:
         """
         return views_of(self._contracts.current(model))
 
-    def materialise(self, model: str, until: datetime | None = None) -> Freshness:
+    def materialise(
+        self, model: str, until: datetime | None = None, *, live_revisions: Collection[int] = ()
+    ) -> Freshness:
         """Bring the online store up to date as of ``until`` in event time; None: the endpoint's now. Idempotent.
 
-        The child stays for the next call. It is started anew when the contract has changed, or when it has died.
+        A child stays for the next call. It is started anew when the contract has changed, or when it has died.
+
+        Args:
+            model: Whose views.
+            until: Event time.
+            live_revisions: Contract revisions of versions that take traffic or may have to: views that only an older
+                revision declares are kept fresh too, by that revision's own code.
 
         Raises:
             NotFound: No contract of that name is applied.
@@ -64,30 +73,41 @@ class FeatureService:
         """
         until = until or self._clock.now(model)
         with self._locks[model]:
-            applied = self._contracts.current(model)
-            if not views_of(applied):
-                return Freshness(0, until)
-            job = self._child(applied)
-            try:
-                return _materialise(job, until)
-            except JobFailed:
-                if job.is_alive:
-                    raise
-            # It was killed between or during calls; the store is as the last finished call left it.
-            return _materialise(self._child(applied), until)
+            current = self._contracts.current(model)
+            older = [self._contracts.revision(model, n) for n in sorted(live_revisions, reverse=True)]
+            written, wanted, known = 0, set(), set[str]()
+            for applied in (current, *(one for one in older if one.revision != current.revision)):
+                views = [view for view in views_of(applied) if view_id(model, view) not in known]
+                if views:
+                    known |= {view_id(model, view) for view in views}
+                    wanted.add((model, applied.revision))
+                    written += self._advance(applied, views, until).rows
+            for key in [key for key in self._children if key[0] == model and key not in wanted]:
+                self._end(key)
+        return Freshness(written, until)
 
     def close(self) -> None:
         """End every child."""
-        for model in list(self._children):
-            with self._locks[model]:
-                self._end(model)
+        for key in list(self._children):
+            with self._locks[key[0]]:
+                self._end(key)
 
-    def _child(self, applied: AppliedContract) -> Job:
-        origin = _origin(applied)
-        known = self._children.get(applied.model)
+    def _advance(self, applied: AppliedContract, views: list[FeatureView], until: datetime) -> Freshness:
+        job = self._child(applied, views)
+        try:
+            return _materialise(job, until)
+        except JobFailed:
+            if job.is_alive:
+                raise
+        # It was killed between or during calls; the store is as the last finished call left it.
+        return _materialise(self._child(applied, views), until)
+
+    def _child(self, applied: AppliedContract, views: list[FeatureView]) -> Job:
+        key, origin = (applied.model, applied.revision), _origin(applied)
+        known = self._children.get(key)
         if known is not None and known[0] == origin and known[1].is_alive:
             return known[1]
-        self._end(applied.model)
+        self._end(key)
         package = self._contracts.snapshot_folder(applied.snapshot)
         job = Job(
             "relevo.features.child",
@@ -100,7 +120,7 @@ class FeatureService:
             job.call(
                 "open",
                 model=applied.model,
-                views=views_of(applied),
+                views=views,
                 sources=applied.contract.sources,
                 package=str(package),
                 store=str(self._settings.root / "online.db"),
@@ -109,11 +129,11 @@ class FeatureService:
         except BaseException:
             job.close()
             raise
-        self._children[applied.model] = (origin, job)
+        self._children[key] = (origin, job)
         return job
 
-    def _end(self, model: str) -> None:
-        known = self._children.pop(model, None)
+    def _end(self, key: tuple[str, int]) -> None:
+        known = self._children.pop(key, None)
         if known is not None:
             known[1].close()
 

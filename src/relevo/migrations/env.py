@@ -1,14 +1,14 @@
 """Runs the migrations on the connection that ``app.installation`` opened."""
 
+from typing import Literal
+
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
 from relevo.platform.state import UtcDateTime, metadata
 
-LABELS = "prediction_label"  # the intake makes its tables itself: embedded, they are a file of its own
 
-
-def render_item(kind: str, item: object, autogen: AutogenContext) -> str | bool:
+def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
     """Our own column type by its plain name."""
     if kind == "type" and isinstance(item, UtcDateTime):
         autogen.imports.add("from relevo.platform.state import UtcDateTime")
@@ -22,7 +22,6 @@ context.configure(
     render_as_batch=True,  # SQLite alters a table by copying it
     render_item=render_item,
     include_name=lambda name, kind, _: kind != "table" or name in metadata.tables,
-    include_object=lambda _, name, kind, *__: kind != "table" or not name.startswith(LABELS),
 )
 with context.begin_transaction():
     context.run_migrations()

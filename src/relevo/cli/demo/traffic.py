@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 CONCURRENT_REQUESTS = 8
 LABELS_A_REQUEST = 500
 #: Flights of one airport that are scheduled within this time are asked about in one request.
-ASKED_TOGETHER = "5m"
+ASKED_TOGETHER = "10m"
 
 
 @dataclass(slots=True)
@@ -52,8 +53,9 @@ class Traffic:
     def __init__(self, session: aiohttp.ClientSession, url: str, board: pl.DataFrame) -> None:
         self._session = session
         self._url = url
-        self._board = board.sort("scheduled_at")
-        self._asked = [name for name in board.columns if name not in {"flight_id", "reported_at", "is_late"}]
+        together = [pl.col("scheduled_at").dt.truncate(ASKED_TOGETHER), "origin"]
+        self._board = board.with_columns(_group=pl.struct(together).rank("dense")).sort("_group", "scheduled_at")
+        self._columns = [name for name in board.columns if name not in {"flight_id", "reported_at", "is_late"}]
         self._unreported: list[_Label] = []
         self._places = asyncio.Semaphore(CONCURRENT_REQUESTS)
         self.tally = Tally()
@@ -61,10 +63,13 @@ class Traffic:
     async def ask(self, start: datetime, end: datetime) -> None:
         """Ask about every flight scheduled in ``[start, end)``, the earlier ones first."""
         rows = self._board.filter(pl.col("scheduled_at").is_between(start, end, closed="left"))
-        together = [pl.col("scheduled_at").dt.truncate(ASKED_TOGETHER).alias("_at"), "origin"]
-        for _, group in rows.group_by(together, maintain_order=True):
+        asked = rows.select(self._columns).rows()
+        outcomes = rows.select("reported_at", "is_late").rows()
+        groups = rows["_group"].to_list()
+        for _, indices in groupby(range(len(groups)), key=groups.__getitem__):
+            together = list(indices)
             await self._places.acquire()
-            self._spawn(self._ask(group))
+            self._spawn(self._ask([asked[i] for i in together], [outcomes[i] for i in together]))
         await self._settled()
 
     async def report(self, until: datetime) -> None:
@@ -76,15 +81,16 @@ class Traffic:
             self._spawn(self._report(due[first : first + LABELS_A_REQUEST]))
         await self._settled()
 
-    async def _ask(self, rows: pl.DataFrame) -> None:
-        asked = rows.select(self._asked)
-        body = {"dataframe_split": {"columns": asked.columns, "data": asked.rows()}}
-        answer = await self._post("invocations", body)
+    async def _ask(self, rows: list[tuple[Any, ...]], outcomes: list[tuple[datetime, bool | None]]) -> None:
+        answer = await self._post("invocations", {"dataframe_split": {"columns": self._columns, "data": rows}})
         if answer is None:
             return
-        self.tally.predictions += len(answer["prediction_ids"])
-        outcomes = zip(rows["reported_at"], answer["prediction_ids"], rows["is_late"], strict=True)
-        self._unreported.extend(_Label(*outcome) for outcome in outcomes)
+        ids = answer["prediction_ids"]
+        self.tally.predictions += len(ids)
+        self._unreported.extend(
+            _Label(reported_at, prediction_id, is_late)
+            for prediction_id, (reported_at, is_late) in zip(ids, outcomes, strict=True)
+        )
 
     async def _report(self, labels: list[_Label]) -> None:
         answer = await self._post("labels", {"labels": [_label_json(label) for label in labels]})

@@ -1,0 +1,48 @@
+"""The migrations make what the code declares, on both databases, and can be run again."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+import relevo.app.services  # noqa: F401  # imports every table
+from relevo.app.installation import current_revision, migrate, newest_revision
+from relevo.platform.state import State, metadata
+
+
+def _differences(state: State) -> list[object]:
+    labels_are_elsewhere = state.is_sqlite
+
+    def counts(_: object, name: str | None, kind: str, *__: object) -> bool:
+        return not (labels_are_elsewhere and kind == "table" and (name or "").startswith("prediction_label"))
+
+    with state.read() as tx:
+        options = {"compare_type": True, "include_object": counts}
+        return list(compare_metadata(MigrationContext.configure(tx, opts=options), metadata))
+
+
+def test_the_migrations_make_the_declared_tables(empty_state: State) -> None:
+    with empty_state.transaction() as tx:
+        migrate(tx)
+    assert _differences(empty_state) == []
+
+
+def test_migrating_again_changes_nothing(empty_state: State) -> None:
+    for _ in range(2):
+        with empty_state.transaction() as tx:
+            migrate(tx)
+            assert current_revision(tx) == newest_revision()
+
+
+def test_a_migrated_ledger_refuses_changes(empty_state: State) -> None:
+    with empty_state.transaction() as tx:
+        migrate(tx)
+        columns = "sequence, recorded_at, actor, role, action, subject, reason, facts, previous_hash, hash"
+        tx.exec_driver_sql(
+            f"INSERT INTO ledger ({columns}) VALUES (1, '2026-01-01', 'a', 'r', 'x', 's', '', '{{}}', '', '')"
+        )
+    for change in ("DELETE FROM ledger", "UPDATE ledger SET reason = 'another'"):
+        with pytest.raises(sa.exc.DBAPIError, match="append-only"), empty_state.transaction() as tx:
+            tx.exec_driver_sql(change)
