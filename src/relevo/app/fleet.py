@@ -50,8 +50,8 @@ def fleet_line(services: Services, model: str) -> FleetLine:
         task=applied.contract.task,
         revision=applied.revision,
         champion=None if route is None else route.champion,
-        live=_shares(route),
-        health=_health(route, [alert.severity for alert in alerts]),
+        live=shares(route),
+        health=health(route, [alert.severity for alert in alerts]),
         predictions=services.log.counts(model)["predictions_logged"],
         drift=f"{windows[-1].drift_share:.0%}" if windows else None,
         metric=primary_metric(applied.contract.task, applied.contract.gates),
@@ -61,7 +61,8 @@ def fleet_line(services: Services, model: str) -> FleetLine:
     )
 
 
-def _shares(route: Route | None) -> str | None:
+def shares(route: Route | None) -> str | None:
+    """Which versions answer, each with its share when there are several; None before the first route."""
     if route is None:
         return None
     if len(route.arms) == 1:
@@ -69,7 +70,8 @@ def _shares(route: Route | None) -> str | None:
     return ", ".join(f"v{arm.version} {arm.percent:g} %" for arm in route.arms)
 
 
-def _health(route: Route | None, severities: list[Severity]) -> Literal["healthy", "warning", "critical", "not live"]:
+def health(route: Route | None, severities: list[Severity]) -> Literal["healthy", "warning", "critical", "not live"]:
+    """How an endpoint is, by the severities of its open alerts."""
     if route is None:
         return "not live"
     if Severity.CRITICAL in severities:

@@ -1,0 +1,95 @@
+"""Where a version comes from and where it answers: source versions, training set, run, version, bundle, endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relevo.app.services import Services
+from relevo.console.layout import model_address
+from relevo.console.wording import count, short
+from relevo.registry.model import ModelVersion
+from relevo.serving.model import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A thing of the lineage: its name, what is known of it in short, and its page when it has one."""
+
+    name: str
+    facts: tuple[str, ...]
+    address: str | None = None
+    is_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Things of one kind; each step is made from the one before it."""
+
+    heading: str
+    nodes: tuple[Node, ...]
+
+
+def lineage(services: Services, version: ModelVersion) -> list[Step]:
+    """The way from the data to the endpoint, for one version."""
+    facts = version.facts
+    route = services.serving.current_route(version.model)
+    commit = facts.get("git_commit")
+    code = (f"snapshot {short(str(facts.get('snapshot') or ''))}", *([f"git {str(commit)[:8]}"] if commit else []))
+    return [
+        Step("Data", tuple(_datasets(facts))),
+        Step(
+            "Training set",
+            (
+                Node(
+                    short(str(facts.get("training_set") or "")),
+                    (*_rows(facts), f"contract revision {facts.get('contract_revision', '?')}", *code),
+                    model_address(version.model, "contract"),
+                ),
+            ),
+        ),
+        Step(
+            "Run and version",
+            (
+                Node(
+                    f"v{version.number}",
+                    (version.stage.value,),
+                    model_address(version.model, "versions", version.number),
+                ),
+                Node("MLflow", (f"run {version.run_id[:12]}",), mlflow_address(version)),
+            ),
+        ),
+        Step(
+            "Sealed bundle",
+            (Node(short(version.bundle), (f"runtime {facts.get('runtime', '?')}", "signed, Ed25519")),),
+        ),
+        Step("Endpoint", (_endpoint(version, route),)),
+    ]
+
+
+def mlflow_address(version: ModelVersion) -> str:
+    """The version's page in MLflow's interface, from which its run is one step away."""
+    return f"/mlflow/#/models/{version.model}/versions/{version.number}"
+
+
+def _datasets(facts: Mapping[str, object]) -> list[Node]:
+    datasets = facts.get("datasets")
+    if not isinstance(datasets, Mapping) or not datasets:
+        return [Node("not recorded", ())]
+    return [
+        Node(f"{name} v{one['version']}", (f"{count(one['rows'])} rows", short(one["digest"])))
+        for name, one in datasets.items()
+    ]
+
+
+def _rows(facts: Mapping[str, object]) -> tuple[str, ...]:
+    rows = facts.get("rows")
+    if not isinstance(rows, Mapping):
+        return ()
+    return (f"{count(rows.get('fitted'))} rows fitted", f"{count(rows.get('held_out'))} held out")
+
+
+def _endpoint(version: ModelVersion, route: Route | None) -> Node:
+    share = 0.0 if route is None else next((arm.percent for arm in route.arms if arm.version == version.number), 0.0)
+    said = f"{share:g} % of the traffic" if share else "no traffic now"
+    return Node(version.model, (said,), model_address(version.model), is_live=share > 0)

@@ -1,0 +1,36 @@
+"""Console page of a model's versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+
+from relevo.console.layout import model_page
+from relevo.identity.api import requires
+from relevo.identity.model import Permission, Principal
+from relevo.registry.model import ModelVersion
+from relevo.registry.service import Registry
+
+router = APIRouter(tags=["console"], include_in_schema=False)
+
+
+@router.get("/models/{model}/versions")
+def show_versions(
+    request: Request, model: str, _: Annotated[Principal, Depends(requires(Permission.READ))]
+) -> HTMLResponse:
+    """Every version, the newest first, with its stage and what its holdout showed."""
+    registry: Registry = request.app.state.services.registry
+    versions = registry.versions(model)
+    metrics = {version.number: holdout_metrics(version) for version in versions}
+    names = list(dict.fromkeys(name for measured in metrics.values() for name in measured))
+    return model_page(
+        request, "versions.html", model=model, tab="Versions", versions=versions, metrics=metrics, names=names
+    )
+
+
+def holdout_metrics(version: ModelVersion) -> dict[str, float]:
+    """The metrics that are sealed with a version."""
+    found = version.facts.get("metrics")
+    return {str(name): float(value) for name, value in found.items()} if isinstance(found, dict) else {}
