@@ -8,7 +8,7 @@ from typing import Literal
 from relevo.app.services import Services
 from relevo.contract.model import Contract
 from relevo.monitoring.model import Severity, Window, WindowState
-from relevo.retraining.policy import primary_metric
+from relevo.monitoring.policy import primary_metric
 from relevo.serving.model import Route
 
 
@@ -54,7 +54,7 @@ def fleet_line(services: Services, model: str) -> FleetLine:
         health=health(route, [alert.severity for alert in alerts]),
         predictions=services.log.counts(model)["predictions_logged"],
         drift=f"{windows[-1].drift_share:.0%}" if windows else None,
-        metric=primary_metric(applied.contract.task, applied.contract.gates),
+        metric=primary_metric(applied.contract),
         performance=_performance(applied.contract, final),
         alerts=len(alerts),
         activity="; ".join(activities) or None,
@@ -80,7 +80,7 @@ def health(route: Route | None, severities: list[Severity]) -> Literal["healthy"
 
 
 def _performance(contract: Contract, window: Window | None) -> str | None:
-    name = primary_metric(contract.task, contract.gates)
+    name = primary_metric(contract)
     estimate = None if window is None else window.metrics.get(name)
     if estimate is None or estimate.value is None:
         return None

@@ -93,10 +93,6 @@ class Deliver:
             if activity.kind == NAME and not self._releases.release(activity.workflow_id).state.is_open:
                 self._workflows.cancel(activity.workflow_id, "the release has ended")
 
-    def tell_all(self) -> None:
-        """The same as ``settle``."""
-        self.settle()
-
     def _settle(self, release: Release) -> None:
         try:
             status = self._workflows.status(release.id)
