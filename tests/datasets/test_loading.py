@@ -83,6 +83,10 @@ def test_events_of_one_key_at_different_times_are_different_rows(package):
     assert load_from("corrected", package)["rows"] == 8
 
 
+def test_a_key_may_name_the_event_time_itself(package):
+    assert read_source(source("corrected", key=("at", "id")), package).height == 8
+
+
 def test_errors_of_the_team_come_through_as_they_are(package):
     with pytest.raises(RuntimeError, match="the warehouse is closed"):
         load_from("raises", package)

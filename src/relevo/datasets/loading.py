@@ -93,7 +93,7 @@ def describe_rows(frame: pl.DataFrame, rows: int = _SAMPLE_ROWS) -> str:
 
 def _naming(source: Source) -> list[str]:
     """The columns that together name a row: a row of events is named by its time too."""
-    return [*([source.event_time] if source.event_time else []), *source.key]
+    return list(dict.fromkeys([*([source.event_time] if source.event_time else []), *source.key]))
 
 
 def _call(loader: Callable[..., object], since: datetime | None, until: datetime | None) -> object:
