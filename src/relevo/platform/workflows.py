@@ -40,6 +40,7 @@ _APPLICATION = "relevo"
 _INBOX = "inbox"
 _CANCEL = "relevo.cancel"
 _RETRY_SECONDS = 1.0
+_LAUNCH_WITHIN_SECONDS = 30.0
 
 T = TypeVar("T")
 WorkflowFunction = Callable[..., Awaitable[object]]
@@ -99,6 +100,7 @@ class Workflows:
         self._on_close: list[Callable[[], None]] = []
         self._client: DBOSClient | None = None
         self._client_lock = threading.Lock()
+        self._launched = threading.Event()
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -134,6 +136,7 @@ class Workflows:
         self._thread.start()
         # On that loop: DBOS then runs its coroutines there, and leaves the caller's loop alone.
         self._on_loop(_launch())
+        self._launched.set()
         self._settle_activities()
 
     def close(self) -> None:
@@ -160,9 +163,12 @@ class Workflows:
         Raises:
             NotFound: When no such workflow is registered.
             Conflict: When the id belongs to a workflow of another name.
+            Unavailable: When the launch is still under way after half a minute.
         """
-        if name not in self._registered:
-            raise NotFound(f"There is no workflow {name}; registered are: {', '.join(sorted(self._registered))}.")
+        if name not in self._functions:
+            raise NotFound(f"There is no workflow {name}; registered are: {', '.join(sorted(self._functions))}.")
+        if not self._launched.wait(_LAUNCH_WITHIN_SECONDS):  # the API answers before the workflows are up
+            raise Unavailable(f"The workflows are not up yet, so {workflow_id} was not started; try again in a while.")
         model = arguments.get("model")
         self.activities.begin(workflow_id, name, model if isinstance(model, str) else None)
         try:
