@@ -147,8 +147,9 @@ def test_a_second_collector_of_the_same_home_is_refused(settings: Settings, monk
 
 def test_a_collector_ends_with_its_parent(settings: Settings) -> None:
     code = (
-        "import subprocess, sys, time; "
-        "child = subprocess.Popen([sys.executable, '-m', 'relevo.predictions.collector', '--parent-death']); "
+        "import os, subprocess, sys, time; "
+        "os.environ['RELEVO_SUPERVISOR'] = str(os.getpid()); "
+        "child = subprocess.Popen([sys.executable, '-m', 'relevo.predictions.collector']); "
         "print(child.pid, flush=True); time.sleep(60)"
     )
     environment = {**os.environ, "RELEVO_HOME": str(settings.root)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +30,7 @@ from relevo.app.tracking import authorise
 from relevo.errors import Invalid, NotFound, RelevoError
 from relevo.platform.logging import configure_logging
 from relevo.platform.mlflow import MLflow
-from relevo.platform.processes import die_with_parent
+from relevo.platform.processes import die_with_supervisor
 from relevo.platform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
-    die_with_parent(int(os.environ.get("RELEVO_SUPERVISOR", os.getppid())))
+    die_with_supervisor()
     settings = Settings()
     configure_logging(settings, "control")
     app = build(compose(settings))

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from relevo.errors import Conflict, Unavailable
+from relevo.platform.processes import SUPERVISOR_VARIABLE
 from relevo.platform.settings import Settings
 
 FIRST_BACK_OFF_SECONDS = 0.5
@@ -116,7 +117,7 @@ class Supervisor:
             for k in range(self.settings.gateway_workers)
         ]
         plane = child("control", "relevo.app.control", "--fd", str(control), fds=(control,))
-        return [plane, *workers, child("collector", "relevo.predictions.collector", "--parent-death")]
+        return [plane, *workers, child("collector", "relevo.predictions.collector")]
 
     def _environment(self) -> dict[str, str]:
         """The settings as they are now, so that a child that starts later sees the same."""
@@ -125,7 +126,7 @@ class Supervisor:
             for name, value in self.settings.model_dump().items()
             if value is not None
         }
-        return {**os.environ, **settings, "RELEVO_HOME": str(self.settings.root), "RELEVO_SUPERVISOR": str(os.getpid())}
+        return {**os.environ, **settings, "RELEVO_HOME": str(self.settings.root), SUPERVISOR_VARIABLE: str(os.getpid())}
 
     def _watch(self, on_ready: Callable[[], None]) -> None:
         is_ready = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,13 +15,13 @@ from typing import Any
 from relevo.errors import NotFound, RelevoError, nearest
 from relevo.platform.encoding import to_json
 from relevo.platform.logging import redact
+from relevo.platform.processes import die_with_parent
 
 JSON = dict[str, Any]
 
 #: The variable in which a job tells its child the two pipes, the parent's process id and the team's folder.
 JOB_VARIABLE = "RELEVO_JOB"
 _MAX_MESSAGE_CHARACTERS = 4000
-_PR_SET_PDEATHSIG = 1
 
 _answers: int | None = None  # set while this process serves a job
 _write_lock = threading.Lock()
@@ -36,7 +35,7 @@ def serve(functions: Mapping[str, Callable[..., JSON]]) -> None:
     """
     global _answers
     work: JSON = json.loads(os.environ.pop(JOB_VARIABLE))
-    _die_with(work["parent"])
+    die_with_parent(work["parent"], signal.SIGKILL)
     for descriptor in (work["calls"], work["answers"]):
         os.set_inheritable(descriptor, False)
     _answers = work["answers"]
@@ -104,11 +103,3 @@ def _write(message: str) -> None:
     with _write_lock:
         while data and _answers is not None:
             data = data[os.write(_answers, data) :]
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, and end now when that has happened already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -6,8 +6,6 @@ and sequence, so a segment that is found again after a crash adds nothing.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import fcntl
 import logging
 import os
@@ -22,6 +20,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from relevo.errors import Conflict
+from relevo.platform.processes import die_with_supervisor
 from relevo.platform.settings import Settings
 from relevo.platform.state import State, Transaction
 from relevo.predictions import store
@@ -39,7 +38,6 @@ _LABELS_APP = "labels"
 _ERROR_WAIT_SECONDS = 1.0
 _TRIES_WHEN_STOPPING = 3
 _LOCK_WAIT_SECONDS = 10.0
-_PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
 
@@ -270,19 +268,8 @@ def _lock(settings: Settings) -> int:
             return descriptor
 
 
-def _die_with_parent() -> None:
-    """Get SIGTERM when the parent ends, also when it has ended already."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if parent != os.getppid() or parent == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 def main() -> int:
     """The process: settings from the environment, SIGTERM and SIGINT drain."""
-    parser = argparse.ArgumentParser(prog="relevo.predictions.collector")
-    parser.add_argument("--parent-death", action="store_true", help="end when the parent process ends")
-    arguments = parser.parse_args()
     settings = Settings()
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
@@ -290,8 +277,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    if arguments.parent_death:
-        _die_with_parent()
+    die_with_supervisor()
     try:
         run(settings, stop)
     except Conflict as error:

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
 import socket
 import sys
@@ -18,18 +16,17 @@ from typing import Any
 import msgspec
 
 from relevo.platform.encoding import parse
+from relevo.platform.processes import die_with_parent
 from relevo.runtimes import original
 from relevo.runtimes.frames import CATEGORIES_FILE, as_frame
 from relevo.runtimes.messages import Answer, Closed, Question, receive, send
 from relevo.runtimes.model import Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main(folder: Path, descriptor: int, parent: int) -> None:
     """Loads the model of the bundle, then answers until the parent is gone."""
-    _die_with(parent)
+    die_with_parent(parent, signal.SIGKILL)
     connection = socket.socket(fileno=descriptor)
     try:
         signature = parse(Signature, receive(connection, dict))
@@ -58,13 +55,6 @@ def _answer(model: Any, question: Question, signature: Signature, categories: di
 
 def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:2_000]
-
-
-def _die_with(parent: int) -> None:
-    """End when the parent does, even by kill -9."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 if __name__ == "__main__":

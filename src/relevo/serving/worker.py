@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -29,6 +28,7 @@ from relevo.identity.service import Identity
 from relevo.platform.clock import EventClock
 from relevo.platform.logging import configure_logging
 from relevo.platform.objects import Objects
+from relevo.platform.processes import die_with_supervisor
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 from relevo.predictions.ids import load_key, new_boot
@@ -317,23 +317,13 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Config:
     )
 
 
-def _die_with_supervisor() -> None:
-    """Ask the kernel for SIGTERM when the supervisor ends, however it ends."""
-    supervisor = os.environ.get("RELEVO_SUPERVISOR")
-    if supervisor is None:
-        return
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(supervisor):  # it ended before the call
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 def main() -> None:
     """Run a worker until it is told to stop."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
     parser.add_argument("--worker", type=int, required=True, help="number of this worker among those on the socket")
     arguments = parser.parse_args()
-    _die_with_supervisor()
+    die_with_supervisor()
     settings = Settings()
     configure_logging(settings, f"gateway-{arguments.worker}")
     import uvloop

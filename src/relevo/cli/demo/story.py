@@ -22,7 +22,7 @@ from relevo.cli.demo.progress import Progress
 from relevo.cli.demo.report import Figures, draw, gather, show
 from relevo.cli.demo.traffic import Tally, Traffic, open_session
 from relevo.contract.upload import read_project
-from relevo.errors import Conflict, NotFound, RelevoError, Unavailable
+from relevo.errors import Conflict, NotAuthenticated, NotFound, RelevoError, Unavailable
 from relevo.platform.settings import Settings
 
 MODEL = "flight-delay"
@@ -121,8 +121,8 @@ def _first_client(settings: Settings, process: subprocess.Popen[bytes]) -> Clien
             client = Client(credentials(settings))
             try:
                 client.get("/api/models")
-            except Unavailable:
-                pass
+            except (Unavailable, NotAuthenticated):
+                pass  # not up yet, or another one answers on this port: then `up` is about to say so and end
             else:
                 return client
         sleep(0.05)
