@@ -256,7 +256,7 @@ def _governed_registry(database: str, is_governed: Callable[[str], bool]) -> Any
     def refuse(name: str, what: str) -> None:
         if is_governed(name):
             raise MlflowException(
-                f"{name} is governed by a Relevo contract: {what} is decided by a release, not in MLflow.",
+                f"{name} is governed by a Relevo contract: releases decide on it, and MLflow may not {what}.",
                 PERMISSION_DENIED,
             )
 
@@ -264,30 +264,30 @@ def _governed_registry(database: str, is_governed: Callable[[str], bool]) -> Any
         """Refuses stage, alias, rename and delete of governed models, and sources that are not its own artifacts."""
 
         def rename_registered_model(self, name: str, new_name: str) -> Any:
-            refuse(name, "its name")
-            refuse(new_name, "whose name it is")
+            refuse(name, "rename it")
+            refuse(new_name, "give its name to another model")
             return super().rename_registered_model(name, new_name)
 
         def delete_registered_model(self, name: str) -> Any:
-            refuse(name, "its end")
+            refuse(name, "delete it")
             return super().delete_registered_model(name)
 
         def delete_model_version(self, name: str, version: str) -> Any:
-            refuse(name, "the end of a version")
+            refuse(name, "delete a version")
             return super().delete_model_version(name, version)
 
         def transition_model_version_stage(
             self, name: str, version: str, stage: str, archive_existing_versions: bool
         ) -> Any:
-            refuse(name, "the stage of a version")
+            refuse(name, "change a stage")
             return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
 
         def set_registered_model_alias(self, name: str, alias: str, version: str) -> Any:
-            refuse(name, "which version is live")
+            refuse(name, "change an alias")
             return super().set_registered_model_alias(name, alias, version)
 
         def delete_registered_model_alias(self, name: str, alias: str) -> Any:
-            refuse(name, "which version is live")
+            refuse(name, "change an alias")
             return super().delete_registered_model_alias(name, alias)
 
         def create_model_version(self, name: str, source: str, *args: Any, **kwargs: Any) -> Any:
