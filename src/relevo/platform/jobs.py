@@ -112,8 +112,8 @@ class Job:
             except JobFailed:
                 raise
             except BaseException:
-                # Interrupted half-way, perhaps by on_progress: what the child sends next belongs to no call.
-                self.kill()
+                # Interrupted half-way, perhaps by on_progress: what the child has sent since belongs to no call.
+                self._abandon()
                 raise
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Job:
             try:
                 message: JSON = json.loads(line)
             except ValueError:
-                self.kill()
+                self._abandon()
                 raise JobFailed(f"The job {self.entry} answered {function} with something that is not JSON.") from None
             if "progress" in message:
                 if on_progress is not None:
@@ -181,7 +181,7 @@ class Job:
                 return None
             self._received += received
             if len(self._received) > _MAX_ANSWER_BYTES:
-                self.kill()
+                self._abandon()
                 raise JobFailed(f"The job {self.entry} gave more than {_MAX_ANSWER_BYTES >> 20} MiB as its answer.")
 
     def _failure(self, error: JSON) -> JobFailed:
@@ -194,8 +194,7 @@ class Job:
         deadline = time.monotonic() + _CLOSE_SECONDS
         while not self._has_exited() and time.monotonic() < deadline:
             time.sleep(0.005)  # it closed its pipe, and is about to end
-        os.close(self._calls)
-        code = self._end()
+        code = self._abandon()
         how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         text = f"The job {self.entry} {how} while it ran {function}."
         last = self._last_log_lines()
@@ -212,6 +211,11 @@ class Job:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:  # reaped by another thread in between
             return True
+
+    def _abandon(self) -> int:
+        """Close the job at once; its exit code. No later call can read what this one left in the pipe."""
+        os.close(self._calls)
+        return self._end()
 
     def _end(self) -> int:
         """Kill what is left of the process group, reap the child, and return its exit code."""
