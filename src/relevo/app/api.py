@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
+from relevo.app.example import curl_line, example_row, gateway_address
 from relevo.app.fleet import fleet, fleet_line
 from relevo.app.services import Services
+from relevo.errors import NotFound
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
 from relevo.platform.encoding import to_json
@@ -27,6 +29,19 @@ def show_model(request: Request, model: str, _: Reader) -> dict[str, Any]:
     """One model at a glance."""
     line: dict[str, Any] = to_json(fleet_line(_services(request), model))
     return line
+
+
+@router.get("/api/models/{model}/example")
+def show_example(request: Request, model: str, _: Reader) -> dict[str, Any]:
+    """A row that the endpoint answers as it stands, and the line to paste into a shell."""
+    services = _services(request)
+    services.contracts.current(model)
+    route = services.serving.current_route(model)
+    if route is None:
+        raise NotFound(f"{model} is not live yet.", hint=f"See what it waits for: relevo status {model}")
+    row = example_row(services.registry, services.log, model, route.champion)
+    gateway = gateway_address(services.settings, request.url.hostname)
+    return {"version": route.champion, "row": row, "curl": curl_line(gateway, model, row)}
 
 
 @router.get("/api/models/{model}/versions")

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from relevo.platform.settings import Settings
 from relevo.predictions.log import PredictionLog
 from relevo.registry.bundles import read_manifest
 from relevo.registry.model import Manifest
@@ -30,6 +31,12 @@ def example_row(registry: Registry, log: PredictionLog, model: str, version: int
     values = dict(row)
     unknown = [key.name for key in manifest.signature.keys]
     return values | _logged_keys(log, model, unknown) if unknown else values
+
+
+def gateway_address(settings: Settings, seen_as: str | None) -> str:
+    """Where applications call: a gateway that listens everywhere is named as the caller named this host."""
+    is_everywhere = settings.host in {"0.0.0.0", "::", ""}  # noqa: S104, compared, not bound
+    return f"http://{seen_as if is_everywhere and seen_as else settings.host}:{settings.gateway_port}"
 
 
 def curl_line(gateway: str, model: str, row: dict[str, object]) -> str:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relevo.errors import RelevoError
+
+#: A command that was interrupted, as shells count it.
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -16,5 +24,23 @@ def main() -> None:
     except RelevoError as error:
         show_error(error)
         sys.exit(error.exit_status)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        show_error(machine_error(error))
+        sys.exit(machine_error(error).exit_status)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+
+
+def machine_error(error: OSError) -> RelevoError:
+    """What the operating system refused, in our words: a full disk, a folder that may not be written."""
+    from relevo.errors import RelevoError, Unavailable
+
+    where = "" if error.filename is None else f": {error.filename}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Unavailable(f"The disk is full{where}.", hint="Make room, or set RELEVO_HOME to a folder on another.")
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return RelevoError(f"{error.strerror}{where}.", hint="Set RELEVO_HOME to a folder that you may write.")
+    return RelevoError(f"{error.strerror or error}{where}.")

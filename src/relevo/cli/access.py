@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from relevo.cli.client import Client
-from relevo.cli.terminal import console, moment, table
+from relevo.cli.client import Client, credentials, read_settings
+from relevo.cli.terminal import moment, say, table
 
 token_app = typer.Typer(help="Tokens that say who asks.", no_args_is_help=True)
 principal_app = typer.Typer(help="People and programs, and their roles.", no_args_is_help=True)
 
-ROLES = "admin, engineer, reviewer, viewer or application"
+#: The roles that people and programs may have; those of jobs and workflows are Relevo's own.
+Role = Literal["admin", "engineer", "reviewer", "viewer", "application"]
 
 
 @token_app.command("create")
 def create_token(
     principal: Annotated[str, typer.Argument(help="Whose token it is.")],
-    role: Annotated[str | None, typer.Option(help=f"Narrows the principal's role: {ROLES}.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Narrows the principal's role.")] = None,
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never when left out.")] = None,
 ) -> None:
@@ -27,7 +28,13 @@ def create_token(
     expires_at = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat()
     body = {"principal": principal, "role": role, "note": note, "expires_at": expires_at}
     answer = Client.from_settings().post("/api/tokens", body)
-    console.print(answer["token"], soft_wrap=True)
+    say(answer["token"])
+
+
+@token_app.command("show")
+def show_token() -> None:
+    """Print the token that the commands here use, for scripts."""
+    say(credentials(read_settings()).token)
 
 
 @token_app.command("list")
@@ -45,17 +52,17 @@ def list_tokens() -> None:
 def revoke_token(token: Annotated[str, typer.Argument(help="Id of the token; see `relevo token list`.")]) -> None:
     """Revoke a token; it stops working within a second."""
     Client.from_settings().delete(f"/api/tokens/{token}")
-    console.print(f"Token {token} is revoked.")
+    say(f"Token {token} is revoked.")
 
 
 @principal_app.command("create")
 def create_principal(
     name: Annotated[str, typer.Argument(help="Name, such as ruth.")],
-    role: Annotated[str, typer.Option(help=f"Role: {ROLES}.")],
+    role: Annotated[Role, typer.Option(help="What it may do.")],
 ) -> None:
     """Make a principal; then make a token for it."""
     Client.from_settings().post("/api/principals", {"name": name, "role": role})
-    console.print(f"{name} is a principal with the role {role}. Next: relevo token create {name}")
+    say(f"{name} is a principal with the role {role}. Next: relevo token create {name}")
 
 
 @principal_app.command("list")

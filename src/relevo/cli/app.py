@@ -1,22 +1,55 @@
-"""All commands, each group in its module."""
+"""All commands, each group in its module. What a command needs is imported when it runs."""
 
 from __future__ import annotations
 
-import typer
+from typing import Any
 
-from relevo.cli import access, demo, models, operations, projects, releases
+import typer
+from typer.core import TyperGroup
+
+import relevo
+from relevo.cli import access, demo, models, operations, projects, records, releases
+
+
+class Group(TyperGroup):
+    """Lists each command with its whole first line, wrapped where the terminal is narrow."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the section of commands."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, (command.help or "").partition("\n")[0]) for name, command in found if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"relevo {relevo.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Brings machine-learning models to production and keeps them healthy."""
+
 
 app = typer.Typer(
-    help="Brings machine-learning models to production and keeps them healthy.",
+    cls=Group,
+    callback=_root,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 110},
 )
 operations.register(app)
 projects.register(app)
 models.register(app)
 releases.register(app)
-app.add_typer(access.token_app, name="token")
-app.add_typer(access.principal_app, name="principal")
+records.register(app)
+app.add_typer(access.token_app, name="token", cls=Group)
+app.add_typer(access.principal_app, name="principal", cls=Group)
 demo.register(app)

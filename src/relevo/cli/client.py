@@ -6,9 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from relevo.errors import (
     Conflict,
@@ -23,7 +21,11 @@ from relevo.errors import (
     TooLarge,
     Unavailable,
 )
-from relevo.platform.settings import Settings
+
+if TYPE_CHECKING:  # `relevo --help` need not wait for either
+    import httpx
+
+    from relevo.platform.settings import Settings
 
 CREDENTIALS = "cli.json"
 _KINDS: dict[str, type[RelevoError]] = {
@@ -51,7 +53,7 @@ def credentials(settings: Settings) -> Credentials:
         NotAuthenticated: No token is to be found.
     """
     path = settings.root / CREDENTIALS
-    saved: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    saved = _saved(path)
     token = os.environ.get("RELEVO_TOKEN") or saved.get("token")
     if not token:
         raise NotAuthenticated(
@@ -67,6 +69,21 @@ def credentials(settings: Settings) -> Credentials:
     )
 
 
+def _saved(path: Path) -> dict[str, str]:
+    """What ``relevo up`` left; nothing when it left none."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Invalid(
+            f"{path} is not what `relevo up` wrote: it holds no JSON object.", hint="Set RELEVO_TOKEN instead."
+        )
+    return found
+
+
 def save_credentials(settings: Settings, found: Credentials) -> Path:
     """Keep them for the commands of this user on this machine, readable by nobody else."""
     path = settings.folder() / CREDENTIALS
@@ -76,10 +93,21 @@ def save_credentials(settings: Settings, found: Credentials) -> Path:
     return path
 
 
+def renew_addresses(settings: Settings, url: str, gateway: str) -> None:
+    """Let the commands of this home find it at the addresses that it listens on now."""
+    path = settings.root / CREDENTIALS
+    if path.exists():
+        saved = _saved(path)
+        if saved.get("token") and (saved.get("url"), saved.get("gateway")) != (url, gateway):
+            save_credentials(settings, Credentials(url, gateway, saved["token"]))
+
+
 class Client:
     """Calls the control plane and the gateway; errors come back as the classes of ``errors``."""
 
     def __init__(self, found: Credentials, *, timeout_seconds: float = 120.0) -> None:
+        import httpx
+
         self.credentials = found
         headers = {"Authorization": f"Bearer {found.token}"}
         self._http = httpx.Client(headers=headers, timeout=timeout_seconds)
@@ -87,7 +115,7 @@ class Client:
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Client:
         """A client with the credentials of the environment or the home folder."""
-        return cls(credentials(settings or Settings()))
+        return cls(credentials(settings or read_settings()))
 
     def get(self, path: str, **parameters: object) -> Any:
         """The JSON answer of the control plane."""
@@ -98,9 +126,11 @@ class Client:
         """The JSON answer of the control plane to a JSON body."""
         return self._send("POST", self.credentials.url + path, json=body)
 
-    def post_bytes(self, path: str, body: bytes, kind: str) -> Any:
+    def post_bytes(self, path: str, body: bytes, kind: str, **parameters: str | None) -> Any:
         """The JSON answer of the control plane to a body of that content type."""
-        return self._send("POST", self.credentials.url + path, content=body, headers={"Content-Type": kind})
+        given = {name: value for name, value in parameters.items() if value is not None}
+        headers = {"Content-Type": kind}
+        return self._send("POST", self.credentials.url + path, params=given, content=body, headers=headers)
 
     def delete(self, path: str) -> Any:
         """The JSON answer of the control plane, if any."""
@@ -115,10 +145,15 @@ class Client:
         return self._send("POST", self.credentials.gateway + path, json=body)
 
     def _send(self, method: str, url: str, **arguments: Any) -> Any:
+        import httpx
+
         try:
             response = self._http.request(method, url, **arguments)
-        except httpx.TransportError as error:
-            raise Unavailable(f"{url} does not answer: {error}.", hint="Is `relevo up` running?") from None
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unavailable(
+                f"{url.partition('/api/')[0]} does not answer: {error}.",
+                hint="Is `relevo up` running? RELEVO_URL and RELEVO_GATEWAY_URL say where to ask instead.",
+            ) from None
         if response.is_success:
             return response.json() if response.content else None
         raise error_of(response)
@@ -129,6 +164,27 @@ def error_of(response: httpx.Response) -> RelevoError:
     try:
         body = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        return Unavailable(f"{response.url} answered {response.status_code}: {response.text[:200]}")
+        log = "relevo logs control" if response.url.path.startswith("/api/") else "relevo logs gateway-0"
+        return Unavailable(
+            f"{response.url} answered {response.status_code}: {response.text[:200]}.", hint=f"Its log says why: {log}"
+        )
     kind = _KINDS.get(body.get("code"), RelevoError)
     return kind(body.get("message") or "", field=body.get("field"), hint=body.get("hint"))
+
+
+def read_settings(**given: object) -> Settings:
+    """The settings of the environment, with those ``given`` before them.
+
+    Raises:
+        Invalid: One is not what it should be; the message names its variable.
+    """
+    from pydantic import ValidationError
+
+    from relevo.platform.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "RELEVO_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise Invalid(f"{name}: {first['msg']}, got {first['input']!r}.", field=name) from None

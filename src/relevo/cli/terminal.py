@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from relevo.errors import RelevoError
 
-console = Console()
-errors = Console(stderr=True)
+#: A pipe has no width: lines that a script reads are never broken.
+_PIPE_WIDTH = 10_000
+
+console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 MARKS = {
     "production": "green",
@@ -32,23 +38,49 @@ MARKS = {
 def show_error(error: RelevoError) -> None:
     """One message; what to do on a line of its own."""
     errors.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
-    if error.hint:
+    if error.hint and error.hint not in error.message:
         errors.print(Text(error.hint, style="dim"), soft_wrap=True)
 
 
+def say(text: str | Text, style: str = "") -> None:
+    """A line as it is: no markup is read in it, and it is not broken, so that it can be copied."""
+    console.print(text if isinstance(text, Text) else Text(text, style=style), soft_wrap=True)
+
+
+def show_json(value: object) -> None:
+    """JSON for scripts."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print a table; numbers to the right; ``empty`` says what it means that there are no rows."""
+    """Print a table; numbers to the right; ``empty`` says what it means that there are no rows.
+
+    Where the terminal is too narrow for one, each row becomes a block of lines.
+    """
     found = [["" if cell is None else cell for cell in row] for row in rows]
     if not found:
-        console.print(Text(empty, style="dim"))
+        say(empty, "dim")
         return
     sheet = Table(box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         is_number = all(isinstance(row[index], int | float) for row in found)
-        sheet.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        sheet.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=index == 0)
     for row in found:
         sheet.add_row(*(cell_text(cell) for cell in row))
-    console.print(sheet)
+    if Measurement.get(console, console.options, sheet).minimum > console.width:
+        _blocks(columns, found)
+    else:
+        console.print(sheet)
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    width = max(len(name) for name in columns)
+    for index, row in enumerate(rows):
+        if index:
+            console.print()
+        for name, cell in zip(columns, row, strict=True):
+            if cell != "":
+                say(Text(f"{name:{width}}  ", style="dim") + cell_text(cell))
 
 
 def cell_text(cell: object) -> Text:
@@ -62,3 +94,12 @@ def cell_text(cell: object) -> Text:
 def moment(at: object) -> str:
     """A time to the minute: ``2013-08-15 00:00``."""
     return "" if at is None else str(at)[:16].replace("T", " ")
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes for people: ``24.6 kB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"

@@ -185,12 +185,14 @@ class Releases:
         return found
 
     def await_approval(self, release_id: str) -> policy.ApprovalCount:
-        """Put the release before people; gives how the vote stands."""
+        """Put the release before people, unless its contract needs nobody; gives how the vote stands."""
         with self._state.transaction() as tx:
             release = self._locked(tx, release_id)
             self._rollout.stage(tx, release)
-            store.update_release(tx, release_id, utc_now(), state=ReleaseState.WAITING_FOR_APPROVAL)
-            return self._count(tx, release)
+            vote = self._count(tx, release)
+            if not vote.is_decided:
+                store.update_release(tx, release_id, utc_now(), state=ReleaseState.WAITING_FOR_APPROVAL)
+            return vote
 
     def load(self, release_id: str) -> None:
         """Place the version, and wait until every gateway worker has loaded and probed it."""
