@@ -1,0 +1,193 @@
+"""A model with real stores, small sealed bundles, and gateway reports that the test writes as a worker would."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from relevo.contract import store as contract_store
+from relevo.contract.model import (
+    AppliedContract,
+    Ask,
+    Canary,
+    Contract,
+    Gate,
+    Label,
+    Release,
+    ServiceLevel,
+    Source,
+    Task,
+    Training,
+)
+from relevo.contract.service import ContractService
+from relevo.identity.model import Principal, Role
+from relevo.ledger.service import Ledger
+from relevo.platform.clock import EventClock
+from relevo.platform.objects import Objects
+from relevo.platform.settings import Settings
+from relevo.platform.state import State
+from relevo.registry.bundles import write_bundle
+from relevo.registry.model import Stage
+from relevo.registry.service import Registry
+from relevo.releases.model import Evaluation, Evidence
+from relevo.releases.model import Release as Recorded
+from relevo.releases.service import Releases
+from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.serving import heartbeats
+from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
+from relevo.serving.policy import add
+from relevo.serving.service import Serving
+
+MODEL = "delay"
+BEGIN = datetime(2013, 4, 1, tzinfo=UTC)
+ERIN = Principal("erin", Role.ENGINEER)
+RUTH = Principal("ruth", Role.REVIEWER)
+RAY = Principal("ray", Role.REVIEWER)
+OLGA = Principal("olga", Role.ENGINEER)
+
+CONTRACT = Contract(
+    model=MODEL,
+    owner="operations",
+    task=Task.CLASSIFICATION,
+    package="delay",
+    sources=(Source("flights", "delay:flights", ("id",), "at"),),
+    ask=Ask("flights", ("hour",), "at"),
+    label=Label("late", "flights"),
+    training=Training("delay:train"),
+    gates=(Gate(metric="roc_auc", at_least=0.7), Gate(metric="log_loss", better_than_champion_by=0.01)),
+    release=Release(1, Canary((10, 50), minutes=10, requests=30), ServiceLevel(p99_ms=50, error_rate=0.01)),
+)
+
+
+def evaluation(roc_auc: float = 0.8, log_loss: float = 0.4, champion: int | None = None, **changes: Any) -> Evaluation:
+    """What a holdout showed; the champion's log loss is 0.5."""
+    metrics = {} if champion is None else {"roc_auc": 0.75, "log_loss": 0.5}
+    found = Evaluation({"roc_auc": roc_auc, "log_loss": log_loss}, champion, metrics, {"roc_auc": 0.5}, {}, 1000)
+    return replace(found, **changes)
+
+
+def counted(requests: int, *, failed: int = 0, latency_ms: float = 1.0, slow: int = 0, slow_ms: float = 80) -> Counters:
+    """Counters of so many requests, ``slow`` of them at ``slow_ms``."""
+    buckets = [0] * (len(LATENCY_EDGES_MS) + 1)
+    buckets[bisect_left(LATENCY_EDGES_MS, latency_ms)] += requests - slow
+    buckets[bisect_left(LATENCY_EDGES_MS, slow_ms)] += slow
+    return Counters(requests=requests, rows=requests, failed=failed, latency=tuple(buckets))
+
+
+class World:
+    """One model and everything that a release of it touches."""
+
+    def __init__(self, state: State, settings: Settings) -> None:
+        self.state, self.settings = state, settings
+        self.ledger, self.clock = Ledger(state), EventClock(state)
+        objects = Objects(settings.folder("objects"))
+        self.registry = Registry(state, objects, settings, self.ledger)
+        self.contracts = ContractService(state, objects, settings, self.ledger)
+        self.serving = Serving(state, settings)
+        self.releases = Releases(
+            state,
+            contracts=self.contracts,
+            registry=self.registry,
+            serving=self.serving,
+            ledger=self.ledger,
+            clock=self.clock,
+        )
+        self.loaded: dict[int, str] = {}
+        self.counters: dict[int, Counters] = {}
+
+    # -- what surrounds a release -------------------------------------------------------------------------------
+
+    def apply(self, contract: Contract = CONTRACT, revision: int = 1) -> None:
+        applied = AppliedContract(MODEL, revision, contract, "", "s" * 64, {}, None, ERIN.name)
+        with self.state.transaction() as tx:
+            contract_store.insert(tx, replace(applied, applied_at=BEGIN))
+            if revision == 1:
+                self.clock.start_replay(tx, MODEL, BEGIN)
+
+    def seal(self, version: int, workflow_id: str) -> None:
+        folder = self.settings.folder("packed") / str(version)
+        if not folder.exists():
+            write_bundle(
+                folder,
+                model=MODEL,
+                version=version,
+                run_id="run",
+                runtime="linear",
+                signature=Signature(Task.CLASSIFICATION, (Column("hour", ColumnType.INTEGER),), classes=("0", "1")),
+                files={"linear.json": b"%d" % version},
+                facts={},
+            )
+        with self.state.transaction() as tx:
+            self.registry.seal(tx, folder, workflow_id=workflow_id, as_of=BEGIN)
+
+    def beat(self, boot: str = "b1") -> None:
+        """Report as a gateway worker does that has loaded whatever is placed."""
+        ready = {placed.version: self.loaded.get(placed.version, "ready") for placed in self.serving.placements(MODEL)}
+        beat = Heartbeat(
+            0, os.getpid(), boot, datetime.now(UTC), loaded={MODEL: ready}, counters={MODEL: self.counters}
+        )
+        heartbeats.write(self.settings.folder("gateway"), beat)
+
+    def traffic(self, version: int, requests: int, **how: Any) -> None:
+        self.counters[version] = add(self.counters.get(version, Counters()), counted(requests, **how))
+        self.beat()
+
+    def advance(self, at: datetime) -> None:
+        with self.state.transaction() as tx:
+            self.clock.advance(tx, MODEL, at)
+
+    # -- a release, step by step --------------------------------------------------------------------------------
+
+    def begin(self, version: int, requested_by: Principal = ERIN, revision: int = 1) -> Recorded:
+        return self.releases.begin(
+            f"r{version}",
+            model=MODEL,
+            revision=revision,
+            as_of=BEGIN,
+            reason="to see",
+            requested_by=requested_by.name,
+        )
+
+    def judge(self, version: int, **changes: Any) -> Evidence:
+        """Begin, seal and judge ``version``."""
+        began = self.begin(version)
+        champion = self.releases.prepare(began.id)["champion"]
+        self.seal(version, began.id)
+        return self.releases.judge(began.id, version, evaluation(champion=champion, **changes), {"bundle": "b"})
+
+    def load(self, version: int) -> str:
+        """Bring it as far as loaded: judged, approved, placed."""
+        self.judge(version)
+        self.releases.await_approval(f"r{version}")
+        self.releases.decide(f"r{version}", RUTH, approved=True, reason="fine")
+        with self.state.transaction() as tx:
+            self.serving.ensure_endpoint(tx, MODEL, "durable")
+            self.serving.place(tx, MODEL, version, self.registry.version(MODEL, version, tx).bundle)
+        self.beat()
+        self.releases.load(f"r{version}")
+        return f"r{version}"
+
+    def live(self, *versions: int) -> None:
+        """Promote them, one after the other."""
+        for version in versions:
+            self.releases.promote(self.load(version))
+
+    # -- what came of it ----------------------------------------------------------------------------------------
+
+    def arms(self) -> list[tuple[int, float]]:
+        route = self.serving.current_route(MODEL)
+        return [] if route is None else [(arm.version, arm.percent) for arm in route.arms]
+
+    def stages(self) -> dict[int, Stage]:
+        return {version.number: version.stage for version in self.registry.versions(MODEL)}
+
+    def placed(self) -> set[int]:
+        return {placement.version for placement in self.serving.placements(MODEL)}
+
+    def actions(self, release_id: str) -> list[str]:
+        """The ledger's entries on a release, the first first."""
+        entries = self.ledger.entries(limit=1000)
+        return [entry.action for entry in reversed(entries) if entry.facts.get("release") == release_id]
