@@ -71,6 +71,14 @@ class Child:
         return wait
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What Relevo listens on. The children inherit them, so that a port stays open while one is started again."""
+
+    control: socket.socket
+    gateway: socket.socket
+
+
 @dataclass(slots=True)
 class Supervisor:
     """Starts control plane, gateway workers and collector, restarts what falls, and stops them cleanly.
@@ -81,30 +89,22 @@ class Supervisor:
     """
 
     settings: Settings
+    sockets: Sockets
     say: Callable[[str], None]
     children: list[Child] = field(default_factory=list)
     is_stopping: bool = False
 
     def run(self, on_ready: Callable[[], None]) -> None:
-        """Run until SIGINT or SIGTERM.
-
-        Raises:
-            Conflict: A port is in use.
-        """
+        """Run until SIGINT or SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: setattr(self, "is_stopping", True))
-        with contextlib.ExitStack() as sockets:
-            control = sockets.enter_context(listen(self.settings.host, self.settings.port, "RELEVO_PORT"))
-            gateway = sockets.enter_context(
-                listen(self.settings.host, self.settings.gateway_port, "RELEVO_GATEWAY_PORT")
-            )
-            self.children = self._children(control.fileno(), gateway.fileno())
-            for child in self.children:
-                child.start(self._environment())
-            try:
-                self._watch(on_ready)
-            finally:
-                self._stop()
+        self.children = self._children(self.sockets.control.fileno(), self.sockets.gateway.fileno())
+        for child in self.children:
+            child.start(self._environment())
+        try:
+            self._watch(on_ready)
+        finally:
+            self._stop()
 
     def _children(self, control: int, gateway: int) -> list[Child]:
         logs = self.settings.folder("logs")
@@ -189,6 +189,20 @@ def locked_home(settings: Settings) -> Iterator[None]:
         lock.write(json.dumps({"pid": os.getpid(), "url": f"http://{settings.host}:{settings.port}"}))
         lock.flush()
         yield
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[Sockets]:
+    """Listen on both ports.
+
+    Raises:
+        Conflict: A port is taken; the message names its owner.
+    """
+    with (
+        listen(settings.host, settings.port, "RELEVO_PORT") as control,
+        listen(settings.host, settings.gateway_port, "RELEVO_GATEWAY_PORT") as gateway,
+    ):
+        yield Sockets(control, gateway)
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:

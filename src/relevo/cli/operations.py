@@ -32,11 +32,13 @@ def up(
     import sqlalchemy as sa
 
     from relevo.app.installation import prepare
-    from relevo.app.supervisor import Supervisor, locked_home
+    from relevo.app.supervisor import Supervisor, listening, locked_home
+    from relevo.platform.processes import die_with_supervisor
 
+    die_with_supervisor()
     settings = read_settings(port=port, gateway_port=gateway_port, gateway_workers=workers)
     url, gateway = (f"http://{settings.host}:{number}" for number in (settings.port, settings.gateway_port))
-    with locked_home(settings):
+    with locked_home(settings), listening(settings) as sockets:
         try:
             token = prepare(settings)
         except sa.exc.SQLAlchemyError as error:
@@ -47,7 +49,9 @@ def up(
             say(f"Commands in this folder find it in {kept} (readable by you alone).", "dim")
         else:
             renew_addresses(settings, url, gateway)
-        supervisor = Supervisor(settings, say=lambda line: errors.print(Text(line, style="yellow"), soft_wrap=True))
+        supervisor = Supervisor(
+            settings, sockets, lambda line: errors.print(Text(line, style="yellow"), soft_wrap=True)
+        )
 
         def announce() -> None:
             say(Text("Console  ", style="bold") + Text(url, style="cyan"))

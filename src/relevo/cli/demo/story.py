@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from relevo.cli.demo.report import Figures, draw, gather, show
 from relevo.cli.demo.traffic import Tally, Traffic, open_session
 from relevo.contract.upload import read_project
 from relevo.errors import Conflict, NotAuthenticated, NotFound, RelevoError, Unavailable
+from relevo.platform.processes import SUPERVISOR_VARIABLE
 from relevo.platform.settings import Settings
 
 MODEL = "flight-delay"
@@ -102,9 +104,15 @@ def _empty(settings: Settings) -> None:
 @contextmanager
 def _relevo(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
     """``relevo up`` as a process of its own, stopped at the end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what follows is stopped too
     with (settings.folder("logs") / "up.log").open("wb") as log:
-        command = [sys.executable, "-m", "relevo", "up"]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "relevo", "up"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {SUPERVISOR_VARIABLE: str(os.getpid())},
+        )
     try:
         yield process
     finally:
@@ -116,7 +124,8 @@ def _first_client(settings: Settings, process: subprocess.Popen[bytes]) -> Clien
     deadline = monotonic() + START_WITHIN_SECONDS
     while monotonic() < deadline:
         if process.poll() is not None:
-            raise Unavailable((settings.root / "logs" / "up.log").read_text().strip() or "`relevo up` ended.")
+            said = (settings.root / "logs" / "up.log").read_text().strip()
+            raise Unavailable(said.removeprefix("Error: ") or "`relevo up` ended.")
         if (settings.root / CREDENTIALS).exists():
             client = Client(credentials(settings))
             try:
