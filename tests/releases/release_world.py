@@ -97,6 +97,7 @@ class World:
         )
         self.loaded: dict[int, str] = {}
         self.counters: dict[int, Counters] = {}
+        self.boot = "b1"
 
     # -- what surrounds a release -------------------------------------------------------------------------------
 
@@ -123,7 +124,12 @@ class World:
         with self.state.transaction() as tx:
             self.registry.seal(tx, folder, workflow_id=workflow_id, as_of=BEGIN)
 
-    def beat(self, boot: str = "b1") -> None:
+    def restart_gateway(self, boot: str) -> None:
+        """The worker starts anew: its counters begin at nothing, and the file of the boot before stays."""
+        self.boot, self.counters = boot, {}
+        self.beat()
+
+    def beat(self) -> None:
         """Report as a gateway worker does that has loaded whatever is placed."""
         ready = {placed.version: self.loaded.get(placed.version, "ready") for placed in self.serving.placements(MODEL)}
         beat = Heartbeat(
