@@ -24,12 +24,13 @@ from relevo.app.lineage import lineage
 from relevo.app.services import Services
 from relevo.app.surroundings import ServicesAround
 from relevo.console.charts import sparkline
-from relevo.console.errors import answer_page, error_page, is_page
+from relevo.console.errors import answer_page, is_page
 from relevo.console.headers import SecurityHeaders
 from relevo.console.layout import STATIC, Crumb, environment, model_page, page
 from relevo.errors import RelevoError
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
+from relevo.monitoring.model import WindowState
 from relevo.monitoring.pages import metric_points, performance
 from relevo.monitoring.policy import primary_metric
 from relevo.platform.settings import Settings
@@ -59,7 +60,7 @@ def include_console(app: FastAPI) -> None:
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(SecurityHeaders)
-    for kind in (RelevoError, RequestValidationError, HTTPException):
+    for kind in (RelevoError, RequestValidationError, HTTPException, Exception):
         programs = app.exception_handlers.get(kind)
         if programs is not None:
             app.add_exception_handler(kind, _for_people(programs))
@@ -94,7 +95,8 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
     services = _services(request)
     applied = services.contracts.current(model)
     line = fleet_line(services, model)
-    windows = services.monitoring.windows(model, RECENT)
+    windows, metric = services.monitoring.windows(model, RECENT), primary_metric(applied.contract)
+    final = [one.metrics[metric] for one in windows if one.state is WindowState.FINAL and metric in one.metrics]
     return model_page(
         request,
         "overview.html",
@@ -104,7 +106,8 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
         window=windows[-1] if windows else None,
         traffic=_traffic(services, model),
         chart=performance(applied.contract, windows, services.serving.routes(model)) if windows else None,
-        metric=primary_metric(applied.contract),
+        metric=metric,
+        estimate=final[-1] if final else None,
         alerts=services.monitoring.alerts(open_only=True, endpoint=model),
         releases=services.releases.releases(model, limit=5),
         doing=request.app.state.surroundings.doing(model),
@@ -122,8 +125,9 @@ def show_lineage(
     services.contracts.current(model)
     versions = services.registry.versions(model)
     champion = services.registry.champion(model)
-    newest = versions[0] if versions else None
-    shown = services.registry.version(model, version) if version is not None else champion or newest
+    last = versions[0] if versions else None
+    shown = services.registry.version(model, version) if version is not None else champion or last
+    datasets = services.datasets.versions(model)  # by source, the newest first
     return model_page(
         request,
         "lineage.html",
@@ -132,7 +136,8 @@ def show_lineage(
         steps=lineage(services, shown) if shown is not None else [],
         shown=shown,
         versions=versions,
-        datasets=services.datasets.versions(model),
+        newest=[one for place, one in enumerate(datasets) if place == 0 or datasets[place - 1].source != one.source],
+        older=[one for place, one in enumerate(datasets) if place and datasets[place - 1].source == one.source],
         crumbs=[Crumb(f"v{version}")] if version is not None else [],
     )
 
@@ -141,16 +146,8 @@ def _for_people(programs: ExceptionHandler) -> ExceptionHandler:
     """An error on a page's address becomes a page; elsewhere the answer for programs stays."""
 
     def answer(request: Request, error: Exception) -> Response:
-        if not is_page(request):
-            return programs(request, error)  # type: ignore[arg-type, return-value]
-        if isinstance(error, RelevoError):
-            return answer_page(request, error)
-        if isinstance(error, RequestValidationError):
-            first = error.errors()[0]
-            return error_page(request, 422, f"{first['loc'][-1]}: {first['msg']}.")
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        missing = f"There is no page {request.url.path}."
-        return error_page(request, status, missing if status == 404 else f"This answered {status}.")
+        said: Response = programs(request, error)  # type: ignore[arg-type, assignment]
+        return answer_page(request, said) if is_page(request) else said
 
     return answer
 

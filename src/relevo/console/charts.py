@@ -157,7 +157,8 @@ def bar_spec(
     if is_share:
         value["axis"]["format"] = ".0%"
         value["scale"] = {"domain": [0, top]} if top is not None else {"domainMin": 0}
-    bar: Spec = {"type": "bar", "aria": False, "cornerRadiusEnd": 2, "x2Offset": -1.5, "xOffset": 1.5}
+    # A rectangle, since a bar with two ends in time would lie on its side.
+    bar: Spec = {"type": "rect", "aria": False, "x2Offset": -1, "xOffset": 1}
     layers: list[Spec] = [
         {
             "mark": bar,
@@ -165,6 +166,7 @@ def bar_spec(
                 "x": _x("start"),
                 "x2": {"field": "end"},
                 "y": value,
+                "y2": {"datum": 0},
                 "color": {"condition": {"test": "datum.is_raised", "value": BAD}, "value": colour},
                 "opacity": {"condition": {"test": "datum.is_final", "value": 0.85}, "value": 0.4},
             },
@@ -222,6 +224,7 @@ def map_spec(cells: Sequence[Cell]) -> Spec:
         },
         width=WIDE,
         height=height,
+        padding={"left": 34, "right": 14, "top": 4, "bottom": 4},  # names are wider in some fonts than measured
     )
 
 
@@ -229,11 +232,11 @@ def sparkline_spec(points: Sequence[Point]) -> Spec:
     """The specification of ``sparkline``."""
     value = {"field": "value", "type": "quantitative", "axis": None, "scale": {"zero": False, "padding": 4}}
     x = {"field": "end", "type": "temporal", "axis": None, "scale": {"type": "utc", "padding": 4}}
-    last = [point.end for point in points if point.value is not None][-1:]
-    is_last = f"datum.end == '{_iso(last[0])}'" if last else "false"
+    known = [place for place, point in enumerate(points) if point.value is not None]
+    rows = [{**row, "is_last": place in known[-1:]} for place, row in enumerate(_rows(points))]
     return _frame(
         {
-            "data": {"values": _rows(points)},
+            "data": {"values": rows},
             "encoding": {"x": x, "y": value},
             "layer": [
                 {
@@ -243,7 +246,7 @@ def sparkline_spec(points: Sequence[Point]) -> Spec:
                 },
                 {
                     "mark": {"type": "point", "filled": True, "color": SERIES, "size": 34, "opacity": 1},
-                    "transform": [{"filter": is_last}],
+                    "transform": [{"filter": "datum.is_last"}],
                     "encoding": {"description": {"field": "text"}},
                 },
             ],
@@ -266,7 +269,7 @@ def _frame(body: Spec, *, width: int, height: int, padding: object = 6) -> Spec:
         "height": height,
         "autosize": {"type": "fit", "contains": "padding"},
         "padding": padding,
-        "background": None,
+        "background": NONE,
         **body,
         "config": config(),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import quote
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from relevo.console.layout import Crumb, page
-from relevo.errors import NotAuthenticated, RelevoError
+from relevo.errors import NotAuthenticated
 
 #: What answers programs, in JSON; every other address is a page's.
 _PROGRAMS = ("/api", "/mlflow", "/static", "/health")
@@ -30,15 +31,20 @@ def is_page(request: Request) -> bool:
     return not any(path == prefix or path.startswith(f"{prefix}/") for prefix in _PROGRAMS)
 
 
-def answer_page(request: Request, error: RelevoError) -> Response:
-    """The error as a page; who is not signed in gets the page to sign in, and comes back after it."""
-    if isinstance(error, NotAuthenticated):
+def answer_page(request: Request, answer: Response) -> Response:
+    """An error's answer for programs as a page; who is not signed in gets the page to do so, and comes back after it.
+
+    Args:
+        request: What was asked.
+        answer: The error in its one JSON shape.
+    """
+    if answer.status_code == NotAuthenticated.http_status:
         return _sign_in(request)
-    return error_page(request, error.http_status, error.message, error.hint)
+    error = json.loads(bytes(answer.body))["error"]
+    return _error_page(request, answer.status_code, error["message"], error["hint"])
 
 
-def error_page(request: Request, status: int, message: str, hint: str | None = None) -> HTMLResponse:
-    """A page that says what went wrong and what to do next."""
+def _error_page(request: Request, status: int, message: str, hint: str | None) -> HTMLResponse:
     heading = _HEADINGS.get(status, "Something went wrong")
     back = request.headers.get("referer") if request.method == "POST" else None
     same_site = back is not None and back.startswith(f"{request.url.scheme}://{request.url.netloc}/")

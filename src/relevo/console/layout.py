@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import relevo
+from relevo.console.headers import HEADERS
 from relevo.console.wording import FILTERS
 
 FOLDER = Path(__file__).parent
@@ -129,7 +130,7 @@ def page(
         section=request.url.path.split("/")[1],
         **context,
     )  # fmt: skip
-    return HTMLResponse(content, status, headers={"Cache-Control": "no-store"})
+    return HTMLResponse(content, status, headers={"Cache-Control": "no-store", **HEADERS})
 
 
 def model_page(

@@ -210,7 +210,7 @@ def _cells(windows: Sequence[Window]) -> list[Cell]:
         for column in window.drift:
             largest[column.column] = max(largest.get(column.column, 0.0), column.psi or 0.0)
     names = sorted(largest, key=lambda name: -largest[name])[:MAPPED]
-    cells = []
+    cells: list[Cell] = []
     for name in names:
         for window in windows:
             cells.extend(_cell(window, column) for column in window.drift if column.column == name)

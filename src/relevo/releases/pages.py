@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Path, Request, Response
 from fastapi.responses import HTMLResponse
-from starlette.concurrency import run_in_threadpool
 
 from relevo.console.layout import Crumb, model_address, model_page, page, redirect
 from relevo.errors import NotAllowed
@@ -73,17 +72,17 @@ def decide(
 @router.get("/models/{model}/releases")
 def show_releases(request: Request, model: str, principal: Reader) -> HTMLResponse:
     """Every attempt to bring a version to production, and every change of the traffic."""
-    services = request.app.state.services
+    routes = request.app.state.services.serving.routes(model)
     return model_page(
         request,
         "releases.html",
         model=model,
         tab="Releases",
         releases=_releases(request).releases(model, limit=200),
-        routes=services.serving.routes(model)[::-1],
+        routes=routes[::-1],
         may_train=principal.may(Permission.APPLY),
         may_operate=principal.may(Permission.OPERATE),
-        can_roll_back=_can_roll_back(services.serving.routes(model)),
+        back_to=policy.previous_champion([route.champion for route in routes if len(route.arms) == 1]),
     )
 
 
@@ -95,9 +94,9 @@ def train(request: Request, model: str, principal: Engineer, reason: Reason) -> 
 
 
 @router.post("/models/{model}/rollback")
-async def roll_back(request: Request, model: str, principal: Operator, reason: Reason) -> Response:
+def roll_back(request: Request, model: str, principal: Operator, reason: Reason) -> Response:
     """Put the previous champion back."""
-    await run_in_threadpool(api.roll_back, request, model, api.Reason(reason=reason), principal)
+    api.roll_back(request, model, api.Reason(reason=reason), principal)
     return redirect(model_address(model, "releases"), "rolled-back")
 
 
@@ -119,7 +118,7 @@ def show_evidence(
     evidence = releases.evidence(model, number)
     task = services.contracts.current(model).contract.task
     evaluation = evidence.evaluation if evidence is not None else None
-    under = next((one for one in releases.releases(model, limit=1000) if one.version == number), None)
+    under = next((one for one in releases.releases(model, limit=None) if one.version == number), None)
     waits = under is not None and under.state is ReleaseState.WAITING_FOR_APPROVAL
     agreement = version.facts.get("agreement")
     importances = version.facts.get("importances")
@@ -212,10 +211,6 @@ def _pins(facts: Mapping[str, object]) -> list[tuple[str, object]]:
     """What the version was made from, without what has a place of its own on the page."""
     shown = {"agreement", "importances", "metrics", "datasets", "slices_left_out", "champion_note"}
     return [(name, value) for name, value in facts.items() if name not in shown and value is not None]
-
-
-def _can_roll_back(routes: list[object]) -> bool:
-    return len({route.champion for route in routes if len(route.arms) == 1}) > 1  # type: ignore[attr-defined]
 
 
 def _releases(request: Request) -> Releases:

@@ -26,7 +26,7 @@ def show_decisions(
     services = request.app.state.services
     contract: Contract = services.contracts.current(model).contract
     decisions = services.retraining.decisions(model)
-    releases = {release.id: release for release in services.releases.releases(model, limit=1000)}
+    releases = {release.id: release for release in services.releases.releases(model, limit=None)}
     return model_page(
         request,
         "retraining.html",
