@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,35 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from running import Relevo
-
-PROJECT = Path(__file__).parent / "project"
-#: Where event time stands when a model is applied: six weeks of parcels are known.
-BEGINS = datetime(2024, 2, 12, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Project:
-    """A copy of the project under a model's name, and the record of what its code did."""
-
-    model: str
-    folder: Path
-    witness: Path
-
-    def change(self, file: str, old: str, new: str) -> None:
-        """Replace a piece of a file that is in it once."""
-        path = self.folder / file
-        text = path.read_text()
-        assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
-        path.write_text(text.replace(old, new))
-
-    def record(self) -> list[str]:
-        """What the code did so far."""
-        path = self.witness / "record"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def let_go(self, name: str) -> None:
-        """Let what waits for that file go on."""
-        (self.witness / name).touch()
+from team import BEGINS, Project, copy_project
 
 
 @pytest.fixture(scope="session")
@@ -60,16 +29,7 @@ def relevo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relevo]:
 @pytest.fixture(scope="session")
 def make_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Project]:
     """Makes a copy of the project whose model has the given name."""
-
-    def make(model: str) -> Project:
-        base = tmp_path_factory.mktemp(model)
-        made = Project(model, base / "project", base)
-        shutil.copytree(PROJECT, made.folder, ignore=shutil.ignore_patterns("__pycache__"))
-        made.change("relevo.yaml", "model: parcels", f"model: {model}")
-        made.change("parcels/witness.py", 'FOLDER = ""', f"FOLDER = {str(base)!r}")
-        return made
-
-    return make
+    return lambda model: copy_project(model, tmp_path_factory.mktemp(model))
 
 
 @pytest.fixture(scope="session")

@@ -76,11 +76,15 @@ class Relevo:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.port, self.gateway_port = free_ports(2)
-        self.url, self.gateway = (f"http://127.0.0.1:{port}" for port in (self.port, self.gateway_port))
+        self.use_ports(*free_ports(2))
         self.output = home.parent / f"{home.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
+
+    def use_ports(self, port: int, gateway_port: int) -> None:
+        """Listen there from the next start on."""
+        self.port, self.gateway_port = port, gateway_port
+        self.url, self.gateway = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{gateway_port}"
 
     # -- the process --------------------------------------------------------------------------------------------
 

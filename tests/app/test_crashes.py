@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import BEGINS, Project
 from running import Load, Relevo, eventually
+from team import BEGINS, Project
 
 CANARY_MINUTES = 10
 
@@ -27,12 +27,8 @@ def model(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
 
 
 def apply_next(relevo: Relevo, project: Project, trees: int, waits_for: str = "") -> str:
-    """A challenger of that many trees; its fit waits for the file when one is named."""
-    path = project.folder / "relevo.yaml"
-    lines = path.read_text().splitlines()
-    place = next(number for number, line in enumerate(lines) if "params:" in line)
-    lines[place] = f'  params: {{n_estimators: {trees}, waits_for: "{waits_for}"}}'
-    path.write_text("\n".join(lines) + "\n")
+    """Apply a challenger; gives the release that this started."""
+    project.train_with(trees, waits_for)
     return relevo.apply(project.folder)
 
 
