@@ -133,7 +133,7 @@ class World:
         """Report as a gateway worker does that has loaded whatever is placed."""
         ready = {placed.version: self.loaded.get(placed.version, "ready") for placed in self.serving.placements(MODEL)}
         beat = Heartbeat(
-            0, os.getpid(), boot, datetime.now(UTC), loaded={MODEL: ready}, counters={MODEL: self.counters}
+            0, os.getpid(), self.boot, datetime.now(UTC), loaded={MODEL: ready}, counters={MODEL: self.counters}
         )
         heartbeats.write(self.settings.folder("gateway"), beat)
 

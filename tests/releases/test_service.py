@@ -19,6 +19,9 @@ from relevo.releases.model import ReleaseState
 from relevo.releases.policy import Bake, BakeVerdict
 from relevo.serving.model import Counters
 
+#: What does not depend on the database.
+on_sqlite = pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+
 FROM_BEGIN_TO_LIVE = [
     "release began",
     "gates judged",
@@ -77,6 +80,7 @@ def test_a_challenger_passes_its_canary_step_by_step(world: World) -> None:
     ]
 
 
+@on_sqlite
 def test_counters_are_of_the_step_and_go_on_over_boots_of_the_gateway(world: World) -> None:
     world.live(1)
     world.load(2)
@@ -124,6 +128,7 @@ def test_every_step_may_be_repeated_after_a_crash(world: World) -> None:
     assert world.arms() == [(2, 100)]
 
 
+@on_sqlite
 def test_promoting_again_after_a_person_rolled_back_changes_nothing(world: World) -> None:
     world.live(1, 2)
     world.releases.roll_back(MODEL, OLGA, "bad")
@@ -131,6 +136,7 @@ def test_promoting_again_after_a_person_rolled_back_changes_nothing(world: World
     assert world.arms() == [(1, 100)]
 
 
+@on_sqlite
 def test_a_version_that_failed_its_gates_stays_a_candidate_with_the_reason(world: World) -> None:
     evidence = world.judge(1, roc_auc=0.6)
     assert not evidence.passed
@@ -185,6 +191,7 @@ def steps(world: World, release_id: str) -> dict[str, Callable[[], object]]:
     }
 
 
+@on_sqlite
 def test_no_step_goes_on_after_the_release_was_cancelled(world: World) -> None:
     world.live(1)
     world.load(2)
@@ -196,6 +203,7 @@ def test_no_step_goes_on_after_the_release_was_cancelled(world: World) -> None:
     assert world.placed() == {1}
 
 
+@on_sqlite
 def test_a_release_that_is_not_there_is_named(world: World) -> None:
     for step in (*steps(world, "r9").values(), lambda: world.releases.end("r9", ReleaseState.FAILED, "")):
         with pytest.raises(NotFound, match="There is no release 'r9'"):
@@ -259,6 +267,7 @@ def test_a_second_person_decides_once(world: World) -> None:
     ]
 
 
+@on_sqlite
 def test_a_refusal_decides_and_rejects_the_version(world: World) -> None:
     world.judge(1)
     world.releases.await_approval("r1")
@@ -269,6 +278,7 @@ def test_a_refusal_decides_and_rejects_the_version(world: World) -> None:
     assert world.actions("r1")[-2:] == ["release refused", "release rejected"]
 
 
+@on_sqlite
 def test_who_applied_the_contract_does_not_approve_what_its_rule_asked_for(world: World) -> None:
     world.begin(1, requested_by=RELEVO)
     world.seal(1, "r1")
@@ -278,6 +288,7 @@ def test_who_applied_the_contract_does_not_approve_what_its_rule_asked_for(world
         world.releases.decide("r1", ERIN, approved=True, reason="mine")
 
 
+@on_sqlite
 def test_evidence_against_another_champion_says_nothing(world: World) -> None:
     world.live(1, 2)
     world.judge(3)  # compared with 2
@@ -290,6 +301,7 @@ def test_evidence_against_another_champion_says_nothing(world: World) -> None:
     assert world.arms() == [(1, 100)]
 
 
+@on_sqlite
 def test_a_version_that_a_worker_cannot_load_does_not_go_on(world: World) -> None:
     world.judge(1)
     world.releases.await_approval("r1")
@@ -319,6 +331,7 @@ def test_rolling_back_is_one_transaction(world: World) -> None:
         world.releases.roll_back(MODEL, OLGA, "more")
 
 
+@on_sqlite
 def test_rolling_back_twice_does_not_bring_the_bad_one_back(world: World) -> None:
     world.live(1, 2, 3)
     assert world.placed() == {2, 3}
@@ -332,6 +345,7 @@ def test_rolling_back_twice_does_not_bring_the_bad_one_back(world: World) -> Non
     assert world.arms() == [(1, 100)]
 
 
+@on_sqlite
 def test_rolling_back_leaves_a_release_under_way_loaded_and_a_canary_alone(world: World) -> None:
     world.live(1, 2)
     world.load(3)
@@ -346,6 +360,7 @@ def test_rolling_back_leaves_a_release_under_way_loaded_and_a_canary_alone(world
     assert world.placed() == {1, 4}
 
 
+@on_sqlite
 def test_without_a_champion_there_is_nothing_to_roll_back(world: World) -> None:
     with pytest.raises(Conflict, match="no previous champion"):
         world.releases.roll_back(MODEL, OLGA, "bad")
