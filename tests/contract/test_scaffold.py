@@ -200,6 +200,17 @@ def test_a_file_that_cannot_be_learned_from_is_refused(
     assert not (tmp_path / "churn").exists()
 
 
+def test_dates_are_no_categories(tmp_path: Path) -> None:
+    days = ["2024-01-31", "31.01.2024", "1/31/2024", "2024-01-31T10:00:00Z"]
+    rows = [f"{days[0]},{days[1]},{days[2]},{days[3]},1.2.3,{i % 7},{i % 2}" for i in range(60)]
+    rows += [f",{days[1]},{days[2]},{days[3]},4.5.6,1,{i % 2}" for i in range(60)]
+    file = tmp_path / "days.csv"
+    file.write_text("\n".join(["a,b,c,d,release,n,late", *rows]).replace(f"\n{days[0]},", "\n2023-05-05,", 1))
+    table = inspect_table(file, "late")
+    assert table.inputs == ("release", "n")
+    assert "`a` is left out: it holds dates" in " ".join(table.notes)
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="There is no file"):
         inspect_table(tmp_path / "none.csv", "y")

@@ -24,6 +24,9 @@ MOST_TEXT_CLASSES = 100
 MOST_TEXTS = 1_000  # an input with more different texts says more about single rows than about what they share
 MAX_FILE_BYTES = 200 * 1024 * 1024
 _ID = re.compile(r"(?:^|_)(?:id|key|uuid|guid|index|nr|no)$", re.IGNORECASE)
+#: How files write days and times: 2024-05-31, 2024/05/31 10:00, 31.05.2024, 5/31/2024.
+_DATE = re.compile(r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2}))(?:[T ].*)?")
+_DATES_LOOKED_AT = 200
 _CAPITAL_ID = re.compile(r"[a-z]I[Dd]$")
 
 
@@ -160,6 +163,8 @@ def _inputs(frame: pl.DataFrame, names: Iterable[str]) -> tuple[list[str], list[
         is_text = str(column.dtype) == "String"
         if n_different < 2:
             notes.append(f"`{name}` is left out: it is the same in every row.")
+        elif is_text and _holds_dates(column):
+            notes.append(f"`{name}` is left out: it holds dates. A source with an `event_time` makes use of them.")
         elif is_text and n_different > min(MOST_TEXTS, frame.height // 2):
             notes.append(f"`{name}` is left out: {n_different} different texts in {frame.height} rows.")
         elif not is_text and _type(column) is None:
@@ -167,6 +172,10 @@ def _inputs(frame: pl.DataFrame, names: Iterable[str]) -> tuple[list[str], list[
         else:
             kept.append(name)
     return kept, notes
+
+
+def _holds_dates(column: pl.Series) -> bool:
+    return all(_DATE.fullmatch(text) for text in column.drop_nulls().head(_DATES_LOOKED_AT))
 
 
 def _safe_names(names: Iterable[str]) -> dict[str, str]:

@@ -40,8 +40,21 @@ REGRESSION_DROP = 0.1
 HYSTERESIS = (2, 3)
 
 
+def first_window(live_at: datetime, length: timedelta) -> datetime:
+    """Where an endpoint's windows begin: at the UTC midnight at or before it was first live.
+
+    Windows shorter than a day begin later on that day's grid, so that none ends before the endpoint was live.
+
+    >>> live_at = datetime(2013, 4, 1, 9, 30, tzinfo=UTC)
+    >>> [f"{first_window(live_at, length):%d %H:%M}" for length in (timedelta(days=7), timedelta(hours=2))]
+    ['01 00:00', '01 08:00']
+    """
+    midnight = first_day(live_at)
+    return midnight + (live_at - midnight) // length * length
+
+
 def first_day(at: datetime) -> datetime:
-    """The UTC midnight at or before ``at``: where an endpoint's windows begin.
+    """The UTC midnight at or before ``at``.
 
     >>> first_day(datetime(2013, 4, 1, 9, 30, tzinfo=UTC)).isoformat()
     '2013-04-01T00:00:00+00:00'
@@ -68,7 +81,7 @@ def due_windows(
     provisional analysis (the platform was down, or there is nothing to wait for) is analysed once, as final.
 
     Args:
-        begins_at: Start of the endpoint's first window, a UTC midnight.
+        begins_at: Start of the endpoint's first window.
         length: Of a window.
         wait: For labels, after a window's end.
         watermark: The endpoint's event time.

@@ -68,7 +68,10 @@ class Monitoring:
     def begins_at(self, endpoint: str) -> datetime | None:
         """Start of the endpoint's first window; None before its first route."""
         routes = self._serving.routes(endpoint)
-        return policy.first_day(min(route.effective_event_at for route in routes)) if routes else None
+        if not routes:
+            return None
+        length = self.require(endpoint).monitor.window
+        return policy.first_window(min(route.effective_event_at for route in routes), length)
 
     def event_time(self, endpoint: str) -> datetime:
         """The endpoint's event time now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from functools import partial
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 class _Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prediction_id: str
-    value: float | bool | None = None
+    value: float | bool | str | None = None  # a class by its number or its name
     no_outcome: bool = False
     known_at: datetime | None = None
 
@@ -119,13 +119,42 @@ def _checked(label: _Label, place: int, now: datetime, signature: Signature | No
             f"The label is known at {known_at.isoformat()}, and event time is {now.isoformat()}.",
             field=f"{where}.known_at",
         )
-    value = None if label.value is None else float(label.value)
-    if value is not None and signature is not None and signature.classes:
-        classes = len(signature.classes)
-        if not (value.is_integer() and 0 <= value < classes):
-            names = ", ".join(f"{index} ({name})" for index, name in enumerate(signature.classes))
-            raise Invalid(f"Expected the number of a class: {names}; got {value:g}.", field=f"{where}.value")
+    classes = () if signature is None else signature.classes
+    value = None if label.value is None else _number(label.value, classes, f"{where}.value")
     return Label(label.prediction_id, value, known_at)
+
+
+def _number(value: float | bool | str, classes: Sequence[str], field: str) -> float:
+    """A label as it is stored: the place of its class, or the number itself.
+
+    A class is named by its text, or by its place. Classes that are numbers are named by their value, which is their
+    place only for 0, 1, 2 and so on.
+    """
+    if not classes:
+        if isinstance(value, str):
+            raise Invalid(f"Expected a number, got {value[:40]!r}.", field=field)
+        return float(value)
+    by_value = _values(classes)
+    if isinstance(value, str):
+        place = classes.index(value) if value in classes else None
+    elif by_value is not None:
+        place = by_value.get(float(value))
+    else:
+        place = int(value) if float(value).is_integer() and 0 <= value < len(classes) else None
+    if place is None:
+        if by_value is not None:
+            raise Invalid(f"Expected a class, one of {', '.join(classes)}; got {value!r}.", field=field)
+        names = ", ".join(f"{index} ({name})" for index, name in enumerate(classes))
+        raise Invalid(f"Expected the name or the number of a class: {names}; got {value!r}.", field=field)
+    return float(place)
+
+
+def _values(classes: Sequence[str]) -> dict[float, int] | None:
+    """The place of each class by its value, when all of them are numbers."""
+    try:
+        return {float(name): place for place, name in enumerate(classes)}
+    except ValueError:
+        return None
 
 
 def _counts(result: LabelResult) -> LabelCounters:
