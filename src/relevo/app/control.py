@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -24,10 +25,11 @@ import relevo.ledger.api
 import relevo.monitoring.api
 import relevo.releases.api
 import relevo.retraining.api
+from relevo.app.pages import include_console
 from relevo.app.schedule import Schedule
 from relevo.app.services import Services, compose
 from relevo.app.tracking import authorise
-from relevo.errors import Invalid, NotFound, RelevoError
+from relevo.errors import Invalid, NotFound, RelevoError, Unavailable
 from relevo.platform.logging import configure_logging
 from relevo.platform.mlflow import MLflow
 from relevo.platform.processes import die_with_supervisor
@@ -63,6 +65,8 @@ def build(services: Services) -> FastAPI:
     app.add_exception_handler(RelevoError, answer_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
     app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(Exception, answer_failure)
+    include_console(app)
     return app
 
 
@@ -126,6 +130,25 @@ def answer_http_error(request: Request, error: Exception) -> JSONResponse:
         return answer_error(request, NotFound(f"There is nothing at {request.url.path}."))
     body = {"error": {"code": "error", "message": str(error.detail), "field": None, "hint": None}}
     return JSONResponse(body, error.status_code, error.headers)
+
+
+def answer_failure(request: Request, error: Exception) -> JSONResponse:
+    """Our own mistake, or a full disk; the server logs the traceback."""
+    if is_disk_full(error):
+        hint = "Make room, or move the home folder; see relevo doctor."
+        return answer_error(request, Unavailable("The disk of the home folder is full.", hint=hint))
+    message = f"The control plane failed on this request: {type(error).__name__}."
+    return answer_error(request, RelevoError(message, hint="Its log says why: relevo logs control"))
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no room."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+        if full or "database or disk is full" in str(error) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def main() -> None:
