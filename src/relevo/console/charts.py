@@ -112,7 +112,7 @@ def performance_spec(points: Sequence[Point], marks: Sequence[Mark]) -> Spec:
     value = {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": False, "padding": 12}}
     layers: list[Spec] = [
         {
-            "mark": {"type": "area", "color": SERIES, "opacity": 0.16, "aria": False, "interpolate": "monotone"},
+            "mark": {"type": "area", "color": SERIES, "opacity": 0.16, "aria": False},
             "encoding": {"y": {**value, "field": "low"}, "y2": {"field": "high"}},
         },
         {
@@ -127,7 +127,7 @@ def performance_spec(points: Sequence[Point], marks: Sequence[Mark]) -> Spec:
             "encoding": {"y": {**value, "field": "reference"}},
         },
         {
-            "mark": {"type": "line", "color": SERIES, "strokeWidth": 2.25, "aria": False, "interpolate": "monotone"},
+            "mark": {"type": "line", "color": SERIES, "strokeWidth": 2.25, "aria": False},
             "encoding": {"y": value},
         },
         {
@@ -241,7 +241,7 @@ def sparkline_spec(points: Sequence[Point]) -> Spec:
             "layer": [
                 {
                     "mark": {
-                        "type": "line", "color": SERIES, "strokeWidth": 1.75, "aria": False, "interpolate": "monotone",
+                        "type": "line", "color": SERIES, "strokeWidth": 1.75, "aria": False,
                     }
                 },
                 {

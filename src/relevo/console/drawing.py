@@ -22,6 +22,8 @@ _kept: OrderedDict[str, str] = OrderedDict()
 _lock = threading.Lock()
 
 _ID = re.compile(r'\b(id="|url\(#|href="#)')
+_ROLE = re.compile(r' aria-roledescription="[^"]*"')
+_DECIMALS = re.compile(r"(\d\.\d{3})\d{3,}")  # places of a pixel that nobody sees are a third of a drawing
 _SIZE = re.compile(r'<svg ([^>]*?)width="([\d.]+)" height="([\d.]+)"')
 
 
@@ -34,7 +36,8 @@ def svg(spec: Spec) -> str:
     with _lock:  # the engine draws one at a time anyway
         found = _kept.get(key)
         if found is None:
-            found = _kept[key] = _ID.sub(rf"\g<1>c{key[:10]}-", _converted(spec))
+            drawn = _DECIMALS.sub(r"\1", _ROLE.sub("", _converted(spec)))
+            found = _kept[key] = _ID.sub(rf"\g<1>c{key[:10]}-", drawn)
             while len(_kept) > MAX_KEPT:
                 _kept.popitem(last=False)
         _kept.move_to_end(key)

@@ -33,10 +33,10 @@ def months_spec(months: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "background": PAPER,
-        "padding": {"left": 18, "right": 18, "top": 16, "bottom": 14},
+        "padding": {"left": 48, "right": 96, "top": 18, "bottom": 34},
         "title": {
             "text": "What was live, beside the first model left alone",
-            "subtitle": [_subtitle(months), "Filled: a new version went live that month. Open: none did."],
+            "subtitle": [_subtitle(months), "Filled points: a new version went live in that month."],
             "fontSize": 17,
             "subtitleColor": MUTED,
             "subtitleFontSize": 12.5,
@@ -44,7 +44,8 @@ def months_spec(months: Sequence[Mapping[str, Any]]) -> Spec:
             "offset": 18,
         },
         "hconcat": [_panel(months, *panel) for panel in PANELS],
-        "spacing": 44,
+        "spacing": 130,
+        "bounds": "flush",
         "config": config(ink=INK, muted=MUTED, grid=GRID),
     }
 
@@ -52,13 +53,19 @@ def months_spec(months: Sequence[Mapping[str, Any]]) -> Spec:
 def _panel(months: Sequence[Mapping[str, Any]], live: str, first: str, heading: str, better: str) -> Spec:
     rows = [_row(month, live, first) for month in months]
     ends = rows[-1:]
-    y = {"type": "quantitative", "title": None, "scale": {"zero": False, "padding": 16}, "axis": {"format": ".2f"}}
-    line = {"type": "line", "strokeWidth": 2.5, "aria": False, "interpolate": "monotone"}
-    text = {"type": "text", "align": "left", "dx": 10, "fontWeight": "bold", "aria": False}
+    y = {
+        "type": "quantitative",
+        "title": None,
+        "scale": {"zero": False, "nice": False, "padding": 18},
+        "axis": {"format": ".3f", "tickCount": 5},
+    }
+    line = {"type": "line", "strokeWidth": 2.5, "aria": False}
+    text = {"type": "text", "align": "left", "dx": 11, "fontWeight": "bold", "aria": False}
+    apart = _apart(rows)
     return {
         "width": WIDTH,
         "height": HEIGHT,
-        "title": {"text": heading, "subtitle": better, "subtitleColor": MUTED, "subtitleFontSize": 12, "offset": 10},
+        "title": {"text": heading, "subtitle": better, "subtitleColor": MUTED, "subtitleFontSize": 12, "offset": 14},
         "data": {"values": rows},
         "encoding": {
             "x": {
@@ -87,12 +94,12 @@ def _panel(months: Sequence[Mapping[str, Any]], live: str, first: str, heading: 
             },
             {
                 "data": {"values": ends},
-                "mark": {**text, "color": LIVE},
+                "mark": {**text, "color": LIVE, "dy": -apart},
                 "encoding": {"y": {**y, "field": "live"}, "text": {"value": "live"}},
             },
             {
                 "data": {"values": ends},
-                "mark": {**text, "color": FIRST},
+                "mark": {**text, "color": FIRST, "dy": apart},
                 "encoding": {"y": {**y, "field": "first"}, "text": {"value": "first model"}},
             },
         ],
@@ -110,6 +117,16 @@ def _row(month: Mapping[str, Any], live: str, first: str) -> Spec:
         "live_text": f"{name}: live {_number(month[live])}{after}",
         "first_text": f"{name}: first model {_number(month[first])}",
     }
+
+
+def _apart(rows: Sequence[Spec]) -> int:
+    """How far up the label of what was live goes, and the other one down, so that they do not meet; in pixels."""
+    values = [row[name] for row in rows for name in ("live", "first") if row[name] is not None]
+    if not rows or rows[-1]["live"] is None or rows[-1]["first"] is None:
+        return 0
+    difference = rows[-1]["live"] - rows[-1]["first"]
+    is_close = abs(difference) < 0.07 * (max(values) - min(values))
+    return (9 if difference >= 0 else -9) if is_close else 0
 
 
 def _subtitle(months: Sequence[Mapping[str, Any]]) -> str:
