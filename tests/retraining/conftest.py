@@ -1,0 +1,8 @@
+"""The world of a release, for what starts one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "releases"))
