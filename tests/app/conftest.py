@@ -39,3 +39,12 @@ def live(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
     relevo.replay(project.model, BEGINS)
     relevo.bring_live(relevo.apply(project.folder))
     return project
+
+
+@pytest.fixture(scope="session")
+def contested(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
+    """A model whose first version is live, for tests that bring it challengers; each ends the release that it began."""
+    project = make_project("contested")
+    relevo.replay(project.model, BEGINS)
+    relevo.bring_live(relevo.apply(project.folder))
+    return project

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -267,9 +267,14 @@ class Relevo:
         version: int = self.await_state(release_id, "live")["version"]
         return version
 
+    def shares(self, model: str) -> list[tuple[int, float]]:
+        """The route in force: each version with its percentage, the champion first."""
+        last = self.admin.get(f"/api/models/{model}/history")[-1]
+        return [(arm["version"], arm["percent"]) for arm in last["arms"]]
+
     def alerts(self, model: str) -> list[dict[str, Any]]:
         """Open alerts of a model."""
-        found: list[dict[str, Any]] = self.admin.get("/api/alerts", endpoint=model)
+        found: list[dict[str, Any]] = self.admin.get("/api/alerts", model=model)["alerts"]
         return found
 
     def ledger(self, model: str, *, action: str | None = None) -> list[dict[str, Any]]:
@@ -311,9 +316,13 @@ class Load:
         try:
             yield self
         finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join(PATIENCE_SECONDS)
+            self.stop()
+
+    def stop(self) -> None:
+        """Let every caller finish its request."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
 
     def await_more(self, answers: int) -> None:
         """Wait for that many further acknowledged predictions."""
@@ -362,8 +371,3 @@ def psutil_or_none(pid: int) -> psutil.Process | None:
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid)
     return None
-
-
-def hours(count: float) -> timedelta:
-    """That many hours."""
-    return timedelta(hours=count)

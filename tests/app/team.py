@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+
+from running import Relevo, eventually
 
 PROJECT = Path(__file__).parent / "project"
 #: Where event time stands when a model is applied: six weeks of parcels are known.
 BEGINS = datetime(2024, 2, 12, tzinfo=UTC)
+CANARY_MINUTES = 10
+_trees = count(21)  # every challenger is a little different, so that its contract is
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,12 @@ class Project:
         assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
         path.write_text(text.replace(old, new))
 
-    def train_with(self, trees: int, waits_for: str = "") -> None:
-        """Declare a challenger of that many trees; its fit waits for the file when one is named."""
+    def challenge(self, waits_for: str = "") -> None:
+        """Declare another challenger; its fit waits for the file when one is named."""
         path = self.folder / "relevo.yaml"
         lines = path.read_text().splitlines()
         place = next(number for number, line in enumerate(lines) if "params:" in line)
-        lines[place] = f'  params: {{n_estimators: {trees}, waits_for: "{waits_for}"}}'
+        lines[place] = f'  params: {{n_estimators: {next(_trees)}, waits_for: "{waits_for}"}}'
         path.write_text("\n".join(lines) + "\n")
 
     def record(self) -> list[str]:
@@ -52,3 +57,30 @@ def copy_project(model: str, base: Path) -> Project:
     made.change("relevo.yaml", "model: parcels", f"model: {model}")
     made.change("parcels/witness.py", 'FOLDER = ""', f"FOLDER = {str(base)!r}")
     return made
+
+
+def apply_next(relevo: Relevo, project: Project, waits_for: str = "") -> str:
+    """Apply a challenger; gives the release that this started."""
+    project.challenge(waits_for)
+    return relevo.apply(project.folder)
+
+
+def event_time(relevo: Relevo, model: str) -> datetime:
+    """Where the endpoint's event time stands."""
+    return datetime.fromisoformat(relevo.engineer.gateway_get(f"/endpoints/{model}")["event_at"])
+
+
+def finish_canary(relevo: Relevo, project: Project, release: str) -> int:
+    """Let event time go by, while somebody asks, until the release is live; gives its version."""
+    now = event_time(relevo, project.model)
+
+    def step() -> bool:
+        nonlocal now
+        now += timedelta(minutes=CANARY_MINUTES)
+        relevo.advance(project.model, now)
+        found = relevo.release(release)["release"]
+        assert found["state"] in {"waiting_for_approval", "canary", "live"}, found
+        return bool(found["state"] == "live")
+
+    eventually(step, f"{release} to be live")
+    return int(relevo.release(release)["release"]["version"])

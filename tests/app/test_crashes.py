@@ -4,46 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
-import pytest
 from running import Load, Relevo, eventually
-from team import BEGINS, Project
-
-CANARY_MINUTES = 10
-
-
-@pytest.fixture(scope="module")
-def model(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
-    """A model whose first version is live, with a fit that can be held."""
-    project = make_project("crashes")
-    relevo.replay(project.model, BEGINS)
-    relevo.bring_live(relevo.apply(project.folder))
-    return project
-
-
-def apply_next(relevo: Relevo, project: Project, trees: int, waits_for: str = "") -> str:
-    """Apply a challenger; gives the release that this started."""
-    project.train_with(trees, waits_for)
-    return relevo.apply(project.folder)
-
-
-def finish_canary(relevo: Relevo, project: Project, release: str) -> int:
-    """Let event time and requests go by until the release is live; gives its version."""
-    now = datetime.fromisoformat(relevo.application.gateway_get(f"/endpoints/{project.model}")["event_at"])
-
-    def step() -> bool:
-        nonlocal now
-        now += timedelta(minutes=CANARY_MINUTES)
-        relevo.advance(project.model, now)
-        return relevo.release(release)["release"]["state"] == "live"
-
-    eventually(step, f"{release} to be live")
-    return int(relevo.release(release)["release"]["version"])
+from team import Project, apply_next, finish_canary
 
 
 def recorded_steps(home: Path, release: str) -> Counter[str]:
@@ -91,39 +57,39 @@ def check_done_once(relevo: Relevo, project: Project, release: str) -> None:
     assert relevo.admin.get("/api/ledger/verification")["entries"] > 0
 
 
-def test_a_kill_in_the_middle_of_training_repeats_only_the_step_in_flight(relevo: Relevo, model: Project) -> None:
-    before = len(model.record())
-    with Load(relevo, model.model).running() as load:
-        release = apply_next(relevo, model, 21, waits_for="after the kill")
-        eventually(lambda: "fit began" in model.record()[before:], "the fit to begin")
+def test_a_kill_in_the_middle_of_training_repeats_only_the_step_in_flight(relevo: Relevo, contested: Project) -> None:
+    before = len(contested.record())
+    with Load(relevo, contested.model).running() as load:
+        release = apply_next(relevo, contested, waits_for="after the kill")
+        eventually(lambda: "fit began" in contested.record()[before:], "the fit to begin")
         relevo.kill("control")
         load.await_more(20)  # predictions do not need the control plane
-        eventually(lambda: model.record()[before:].count("fit began") == 2, "the fit to begin again")
-        model.let_go("after the kill")
+        eventually(lambda: contested.record()[before:].count("fit began") == 2, "the fit to begin again")
+        contested.let_go("after the kill")
         relevo.await_state(release, "waiting_for_approval")
         relevo.approve(release)
-        finish_canary(relevo, model, release)
+        finish_canary(relevo, contested, release)
         load.await_more(20)
     assert load.failures == []
-    assert model.record()[before:] == ["parcels loaded", "fit began", "fit began", "fit ended"]
-    check_done_once(relevo, model, release)
+    assert contested.record()[before:] == ["parcels loaded", "fit began", "fit began", "fit ended"]
+    check_done_once(relevo, contested, release)
 
 
-def test_a_kill_in_the_wait_for_approval_leaves_the_release_waiting(relevo: Relevo, model: Project) -> None:
-    with Load(relevo, model.model).running() as load:
-        release = apply_next(relevo, model, 22)
+def test_a_kill_in_the_wait_for_approval_leaves_the_release_waiting(relevo: Relevo, contested: Project) -> None:
+    with Load(relevo, contested.model).running() as load:
+        release = apply_next(relevo, contested)
         relevo.await_state(release, "waiting_for_approval")
         relevo.kill_and_await("control")
         assert relevo.release(release)["release"]["state"] == "waiting_for_approval"
         relevo.approve(release)
-        finish_canary(relevo, model, release)
+        finish_canary(relevo, contested, release)
     assert load.failures == []
-    check_done_once(relevo, model, release)
+    check_done_once(relevo, contested, release)
 
 
-def test_kills_right_after_the_approval_and_in_the_canary_lose_neither(relevo: Relevo, model: Project) -> None:
-    with Load(relevo, model.model).running() as load:
-        release = apply_next(relevo, model, 23)
+def test_kills_right_after_the_approval_and_in_the_canary_lose_neither(relevo: Relevo, contested: Project) -> None:
+    with Load(relevo, contested.model).running() as load:
+        release = apply_next(relevo, contested)
         relevo.await_state(release, "waiting_for_approval")
         relevo.approve(release)
         relevo.kill_and_await("control")
@@ -133,13 +99,15 @@ def test_kills_right_after_the_approval_and_in_the_canary_lose_neither(relevo: R
         answered = load.versions[version]
         eventually(lambda: load.versions[version] > answered + 5, "the canary to go on without the control plane")
         eventually(relevo.answers, "the control plane to answer again")
-        assert finish_canary(relevo, model, release) == version
+        assert finish_canary(relevo, contested, release) == version
     assert load.failures == []
-    check_done_once(relevo, model, release)
+    check_done_once(relevo, contested, release)
 
 
-def test_a_release_asked_for_while_the_workflows_come_up_begins(relevo: Relevo, model: Project) -> None:
+def test_a_release_asked_for_while_the_workflows_come_up_begins(relevo: Relevo, contested: Project) -> None:
     relevo.kill_and_await("control")
-    release = relevo.engineer.post(f"/api/models/{model.model}/train", {"reason": "as soon as it answers"})["release"]
+    release = relevo.engineer.post(f"/api/models/{contested.model}/train", {"reason": "as soon as it answers"})[
+        "release"
+    ]
     relevo.admin.post(f"/api/releases/{release}/cancel", {"reason": "it has begun"})
     assert relevo.await_state(release, "cancelled")["outcome"] == "it has begun"

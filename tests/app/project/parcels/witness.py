@@ -13,7 +13,12 @@ def saw(what: str) -> None:
             record.write(f"{what}\n")
 
 
+def is_there(name: str) -> bool:
+    """Whether the test has made the file of that name."""
+    return bool(FOLDER) and Path(FOLDER, name).exists()
+
+
 def wait_for(name: str) -> None:
     """Hold until the file of that name is there."""
-    while not Path(FOLDER, name).exists():
+    while not is_there(name):
         time.sleep(0.02)

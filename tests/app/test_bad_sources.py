@@ -1,0 +1,74 @@
+"""Data that a team's code should not have given: the run fails in its words, and what was live stays live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from running import Relevo
+from team import BEGINS, Project, event_time
+
+RETURNED = '    return rows.filter(pl.col("delivered_at") <= until)\n'
+FAULTS = {
+    "raises": ('    raise RuntimeError("the warehouse is closed")\n', "RuntimeError: the warehouse is closed"),
+    "no_rows": ("    return rows.clear()\n", "no rows"),
+    "repeats": ("    return pl.concat([rows, rows.head(2)])\n", "2 of 4002 rows repeat another row's"),
+    "naive": (
+        '    return rows.with_columns(pl.col("asked_at").dt.replace_time_zone(None))\n',
+        "column 'asked_at' holds naive times",
+    ),
+    "unchecked": ('    return rows.with_columns(depot=pl.lit("moon"))\n', "depot"),
+}
+
+
+@pytest.fixture(scope="module")
+def fed(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
+    """A model that is live, and whose sources go bad."""
+    project = make_project("fed")
+    relevo.replay(project.model, BEGINS)
+    relevo.bring_live(relevo.apply(project.folder))
+    return project
+
+
+@pytest.fixture(params=FAULTS)
+def fault(request: pytest.FixtureRequest, fed: Project):
+    """A fault of the loader, there for one test, and what Relevo should say of it."""
+    code, message = FAULTS[request.param]
+    path = fed.folder / "parcels" / "sources.py"
+    good = path.read_text()
+    fed.change("parcels/sources.py", RETURNED, code)
+    yield message
+    path.write_text(good)
+
+
+def check_still_live(relevo: Relevo, project: Project, version: int) -> None:
+    """The version answers, on features that go on with event time."""
+    assert relevo.shares(project.model) == [(version, 100)]
+    now = event_time(relevo, project.model) + timedelta(hours=1)
+    relevo.advance(project.model, now)
+    body = {"dataframe_records": [{"depot": "port", "weight": 2.0, "asked_at": now.isoformat()}]}
+    answer = relevo.application.gateway_post(f"/endpoints/{project.model}/invocations", body)
+    assert answer["version"] == version
+
+
+def test_a_bad_source_fails_its_run_and_leaves_what_is_live(relevo: Relevo, fed: Project, fault: str) -> None:
+    ((version, _),) = relevo.shares(fed.model)
+    release = relevo.apply(fed.folder)
+    failed = relevo.await_state(release, "failed")
+    assert fault in failed["outcome"]
+    assert "parcels" in failed["outcome"] or "sources.py" in failed["outcome"]
+    assert any(fault in alert["message"] for alert in relevo.alerts(fed.model))
+    assert any(fault in entry["reason"] for entry in relevo.ledger(fed.model, action="release failed"))
+    check_still_live(relevo, fed, version)
+
+
+def test_features_of_the_live_version_go_on_when_a_new_revision_cannot_load_them(relevo: Relevo, fed: Project) -> None:
+    ((version, _),) = relevo.shares(fed.model)
+    fed.change(
+        "parcels/sources.py", "    hours = np.arange", '    raise RuntimeError("no scans")\n    hours = np.arange'
+    )
+    release = relevo.apply(fed.folder)
+    assert "RuntimeError: no scans" in relevo.await_state(release, "failed")["outcome"]
+    check_still_live(relevo, fed, version)
+    fed.change("parcels/sources.py", '    raise RuntimeError("no scans")\n', "")
