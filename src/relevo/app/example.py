@@ -67,6 +67,6 @@ def _logged_keys(log: PredictionLog, model: str, names: list[str]) -> dict[str, 
     known = [name for name in names if f"k_{name}" in rows.collect_schema().names()]
     values: dict[str, object] = dict.fromkeys(names)
     if known:
-        wanted = [pl.col(f"k_{name}").drop_nulls().first().alias(name) for name in known]
-        values |= rows.select(wanted).collect().row(0, named=True)
+        first = rows.select(pl.col(f"k_{name}").alias(name) for name in known).drop_nulls().head(1).collect()
+        values |= next(first.iter_rows(named=True), {})
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
