@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -132,7 +133,7 @@ class Sealed:
 
     @property
     def champion(self) -> Champion:
-        return Champion(1, str(self.folder.bundle))
+        return Champion(1, str(self.folder.bundle), sys.executable)
 
     def challenge(self, as_of: datetime, **changes: Any) -> tuple[RunFolder, dict]:
         folder = self.project.prepare("run-2", as_of=as_of, champion=self.champion, **changes)
@@ -209,7 +210,7 @@ def test_without_event_time_a_key_is_held_out_in_every_run(sealed: Sealed) -> No
     first = project.prepare("plain-1", is_plain=True)
     packed = pack(job, first)
     assert packed["facts"]["trained_until"] is None
-    champion = Champion(1, str(first.bundle))
+    champion = Champion(1, str(first.bundle), sys.executable)
     second = project.prepare("plain-2", is_plain=True, champion=champion)
     found = call_all(job, second, "load_sources", "build", "fit", "evaluate")
     assert found["holdout"] is None

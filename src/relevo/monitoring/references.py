@@ -47,7 +47,7 @@ class References:
     def predict(self, model: str, number: int, rows: Sequence[list[object]]) -> Array:
         """What the version's sealed runtime answers for ``rows``: ``(n,)`` or ``(n, k)``."""
         folder = self._registry.fetch(self._registry.version(model, number).bundle)
-        runtime = load_runtime(folder, read_manifest(folder))
+        runtime = load_runtime(folder, read_manifest(folder), python=self._registry.python(folder))
         try:
             answers: list[object] = []
             for start in range(0, len(rows), BATCH_ROWS):

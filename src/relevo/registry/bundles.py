@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from relevo.errors import Corrupted, Invalid, NotFound
 from relevo.features.model import FeatureView
 from relevo.platform.encoding import canonical, parse, to_json
+from relevo.platform.environments import python_for
 from relevo.platform.objects import Objects
 from relevo.platform.settings import Settings
 from relevo.registry.keys import is_signed, load_public_key
@@ -29,6 +30,8 @@ MANIFEST_FILE = "manifest.json"
 #: The Ed25519 signature of the manifest's bytes, beside it in a fetched bundle.
 SIGNATURE_FILE = "manifest.sig"
 
+#: The lock of the team's package, when it has one.
+LOCK_FILE = "requirements.lock"
 _OWN_FILES = frozenset({MANIFEST_FILE, SIGNATURE_FILE})
 
 
@@ -144,8 +147,18 @@ class BundleCache:
 
     def __init__(self, objects: Objects, settings: Settings) -> None:
         self._objects = objects
+        self._settings = settings
         self._keys = settings.folder("keys")
         self._root = settings.folder("cache", "bundles")
+
+    def python(self, folder: Path) -> Path:
+        """The interpreter for the original model of the bundle in ``folder``: that of its lock, else this one.
+
+        Raises:
+            JobFailed: The environment cannot be built.
+        """
+        lock = folder / LOCK_FILE
+        return python_for(lock if lock.is_file() else None, self._settings)
 
     def fetch(self, digest: str) -> Path:
         """The folder of that bundle, every byte of which was just compared with what was signed.

@@ -141,6 +141,10 @@ class Registry:
         store.update_stage(tx, model, number, stage)
         return self.version(model, number, tx)
 
+    def python(self, folder: Path) -> Path:
+        """The interpreter for the original model of the bundle in ``folder``."""
+        return self._bundles.python(folder)
+
     def fetch(self, bundle: str) -> Path:
         """A local folder with that bundle, verified just now."""
         return self._bundles.fetch(bundle)

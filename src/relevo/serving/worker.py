@@ -216,7 +216,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         while self._endpoints.wants(placement):
             try:
-                version = await loop.run_in_executor(self._loading, loader.load, placement, self._bundles.fetch)
+                version = await loop.run_in_executor(self._loading, loader.load, placement, self._bundles)
             except Exception as error:
                 why = error.message if isinstance(error, RelevoError) else f"{type(error).__name__}: {error}"
                 logger.error("%s/%s cannot be loaded: %s", placement.endpoint, placement.version, why, exc_info=error)

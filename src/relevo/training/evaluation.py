@@ -23,7 +23,7 @@ from relevo.runtimes.model import Signature
 from relevo.statistics import metrics
 from relevo.training import fitting, policy
 from relevo.training.folder import RunFolder
-from relevo.training.model import Run
+from relevo.training.model import Champion, Run
 from relevo.training.rows import AT, BUCKET, CHAMPION_INPUT, INPUT, IS_HELD_OUT, LABEL, SLICE, Built
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def evaluate(run: Run, folder: RunFolder, champion: Manifest | None) -> Evaluati
     if champion is not None and run.champion is not None:
         kept, note = unseen_by(champion, held, built)
         if note is None:
-            theirs, note = _asked_champion(Path(run.champion.folder), champion, kept, built)
+            theirs, note = _asked_champion(run.champion, champion, kept, built)
         if theirs is not None:
             # Both on the rows that neither was trained on, and only on those.
             answers = answers[np.isin(held[_PLACE].to_numpy(), kept[_PLACE].to_numpy())]
@@ -153,7 +153,7 @@ def by_slice(
 
 
 def _asked_champion(
-    folder: Path, champion: Manifest, rows: pl.DataFrame, built: Built
+    asked: Champion, champion: Manifest, rows: pl.DataFrame, built: Built
 ) -> tuple[Array | None, str | None]:
     """What the champion's own runtime answers, from the features that it would look up; or None, and why."""
     has_own = any(column.startswith(CHAMPION_INPUT) for column in rows.columns)
@@ -162,7 +162,7 @@ def _asked_champion(
     lacking = [column for column in columns if column not in rows.columns]
     if lacking:
         return None, f"its input {lacking[0].removeprefix(prefix)} cannot be had any more"
-    runtime = load_runtime(folder, champion)
+    runtime = load_runtime(Path(asked.folder), champion, python=Path(asked.python))
     try:
         answers = runtime.predict([list(row) for row in rows.select(columns).iter_rows()])
     except RelevoError as error:

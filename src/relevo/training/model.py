@@ -36,10 +36,11 @@ class TrainingSet:
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The version that a challenger is compared with: its verified bundle in a local folder."""
+    """The version that a challenger is compared with: its verified bundle in a local folder, and its interpreter."""
 
     version: int
     folder: str
+    python: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from relevo.platform.encoding import canonical
-from relevo.registry.bundles import write_bundle
+from relevo.registry.bundles import LOCK_FILE, write_bundle
 from relevo.runtimes.compilation import compile_model
 from relevo.runtimes.model import ColumnType
 from relevo.statistics import baseline
@@ -39,6 +39,8 @@ def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
         "environment.txt": text.encode(),
         "training_set.json": canonical(_pins(run, result)),
     }
+    if lock is not None:
+        files[LOCK_FILE] = text.encode()
     facts = {
         **_pins(run, result),
         "agreement": compiled.agreement,

@@ -144,7 +144,8 @@ class Training:
 
     def _champion(self, model: str, number: int) -> Champion:
         version = self._registry.version(model, number)
-        return Champion(number, str(self._registry.fetch(version.bundle)))
+        folder = self._registry.fetch(version.bundle)
+        return Champion(number, str(folder), str(self._registry.python(folder)))
 
     def _load(self, run_id: str) -> dict[str, Any]:
         found = self._call(run_id, "load_sources")

@@ -96,6 +96,8 @@ def _empty(settings: Settings) -> None:
 
     if root.exists():
         with locked_home(settings):
+            for folder in (path for path in root.rglob("*") if path.is_dir()):
+                folder.chmod(0o700)  # snapshots of code are read-only
             for path in root.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     (settings.folder() / MARKER).touch()
