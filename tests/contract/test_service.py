@@ -70,7 +70,7 @@ def test_applying_the_same_again_changes_nothing(
     assert again.is_empty
     assert not again.is_applied
     assert again.revision == 1
-    assert again.lines() == ["parcels: nothing changes; revision 1 is live"]
+    assert again.lines() == ["parcels: nothing changes; revision 1 is applied"]
     assert len(ledger.entries("parcels")) == 1
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from relevo.cli.client import Client, credentials, read_settings
+from relevo.cli.client import Client, credentials, nearest_settings
 from relevo.cli.terminal import moment, say, table
 
 token_app = typer.Typer(help="Tokens that say who asks.", no_args_is_help=True)
@@ -34,18 +34,31 @@ def create_token(
 @token_app.command("show")
 def show_token() -> None:
     """Print the token that the commands here use, for scripts."""
-    say(credentials(read_settings()).token)
+    say(credentials(nearest_settings()).token)
 
 
 @token_app.command("list")
-def list_tokens() -> None:
-    """List the tokens; never their secret."""
+def list_tokens(
+    every: Annotated[bool, typer.Option("--all", help="Those that were revoked or have expired, too.")] = False,
+) -> None:
+    """List the tokens that work; never their secret."""
+    now = datetime.now(UTC)
+    found = Client.from_settings().get("/api/tokens")
     rows = [
         [one["id"], one["principal"], one["role"], one["note"], moment(one["created_at"]), moment(one["expires_at"]),
-         moment(one["last_used_at"]), "revoked" if one["revoked_at"] else ""]
-        for one in Client.from_settings().get("/api/tokens")
+         moment(one["last_used_at"]), _standing(one, now)]
+        for one in found if every or not _standing(one, now)
     ]  # fmt: skip
     table(["id", "principal", "role", "note", "created", "expires", "last used", ""], rows, empty="No token.")
+    if len(rows) < len(found):
+        say(f"{len(found) - len(rows)} more work no longer: relevo token list --all", "dim")
+
+
+def _standing(token: dict[str, Any], now: datetime) -> str:
+    if token["revoked_at"]:
+        return "revoked"
+    is_over = token["expires_at"] is not None and datetime.fromisoformat(token["expires_at"]) <= now
+    return "expired" if is_over else ""
 
 
 @token_app.command("revoke")

@@ -115,7 +115,7 @@ class Client:
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Client:
         """A client with the credentials of the environment or the home folder."""
-        return cls(credentials(settings or read_settings()))
+        return cls(credentials(settings or nearest_settings()))
 
     def get(self, path: str, **parameters: object) -> Any:
         """The JSON answer of the control plane."""
@@ -188,3 +188,16 @@ def read_settings(**given: object) -> Settings:
         first = error.errors()[0]
         name = "RELEVO_" + "_".join(str(part) for part in first["loc"]).upper()
         raise Invalid(f"{name}: {first['msg']}, got {first['input']!r}.", field=name) from None
+
+
+def nearest_settings() -> Settings:
+    """The settings of the environment; without ``RELEVO_HOME`` the home is the nearest ``.relevo``, here or above.
+
+    So that a command works in a project's folder when ``relevo up`` runs in the one above.
+    """
+    settings = read_settings()
+    if "RELEVO_HOME" in os.environ or settings.root.exists():
+        return settings
+    above = (folder / settings.home for folder in settings.root.parent.parents)
+    found = next((home for home in above if (home / CREDENTIALS).exists() and os.access(home, os.R_OK)), None)
+    return settings if found is None else read_settings(home=found)

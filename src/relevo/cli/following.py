@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from relevo.cli.client import Client
-from relevo.cli.terminal import console, errors, say
+from relevo.cli.terminal import console, errors, explain, say
 from relevo.errors import JobFailed, RelevoError, Unavailable
 
 LOOK_EVERY_SECONDS = 0.3
@@ -40,7 +40,7 @@ def follow(client: Client, release_id: str) -> None:
                 show(activity["text"] if activity and activity["text"] else state.replace("_", " "))
                 time.sleep(LOOK_EVERY_SECONDS)
     except KeyboardInterrupt:
-        say(f"Not followed any more; the release goes on. Look with: relevo releases  (its id is {release_id})")
+        explain(f"Not followed any more; the release {release_id} goes on. Look with: relevo releases")
         raise
     show_outcome(client, release)
 
@@ -83,10 +83,9 @@ def _show_how_to_approve(client: Client, subject: str, release: dict[str, Any]) 
     say(f"{subject} waits for approval by a second person, not {release['requested_by']}:", "yellow")
     say(f"  relevo approve {release['id']} --reason WHY")
     say(f"or in the console: {client.credentials.url}/approvals", "dim")
-    say(
+    explain(
         "Nobody yet? `relevo principal create NAME --role reviewer`, then `relevo token create NAME`: "
-        "the token goes into that person's RELEVO_TOKEN.",
-        "dim",
+        "the token goes into that person's RELEVO_TOKEN."
     )
 
 

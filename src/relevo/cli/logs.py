@@ -27,9 +27,9 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 40,
 ) -> None:
     """Show the log of a process or of a job; without a name list them."""
-    from relevo.cli.client import read_settings
+    from relevo.cli.client import nearest_settings
 
-    root = read_settings().root
+    root = nearest_settings().root
     found = find_logs(root)
     if name is None:
         newest_first = sorted(found.items(), key=lambda one: -one[1].stat().st_mtime)

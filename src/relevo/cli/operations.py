@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from relevo.cli.client import Credentials, read_settings, renew_addresses, save_credentials
+from relevo.cli.client import Credentials, nearest_settings, read_settings, renew_addresses, save_credentials
 from relevo.cli.logs import logs
 from relevo.cli.terminal import errors, say, show_json, table
 from relevo.errors import Unavailable
@@ -80,7 +80,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     from relevo.app.checkup import examine
 
-    findings = examine(read_settings())
+    findings = examine(nearest_settings())
     if as_json:
         show_json([asdict(one) for one in findings])
     else:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from relevo.cli.client import Client
 from relevo.cli.following import follow
-from relevo.cli.terminal import say
+from relevo.cli.terminal import explain, say
 from relevo.errors import Invalid
 
 FILES_SHOWN = 12
@@ -80,7 +80,7 @@ def show_change(change: dict[str, Any], folder: Path, *, is_verbose: bool) -> No
     """Print what a contract changes: a line a difference, or of a new model a summary."""
     if change["live_revision"] is None and not is_verbose:
         for line in summary(change):
-            say(line)
+            explain(line, "")
         say(f"Every line of it: relevo apply {folder} --plan --verbose", "dim")
         return
     for line in change["lines"]:
@@ -121,5 +121,5 @@ def _show_release_under_way(client: Client, model: str) -> None:
         say(f"Release {newest['id']} is under way: {newest['state'].replace('_', ' ')}.")
     elif newest and newest["state"] != "live":
         words = newest["state"].replace("_", " ")
-        say(f"Its last release {newest['id']} was {words}: {newest['outcome']}")
+        say(f"Its last release, {newest['id']}: {words}: {newest['outcome']}")
         say(f"To train again without a change: relevo train {model} --reason WHY", "dim")

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +14,8 @@ from relevo.errors import RelevoError
 
 #: A pipe has no width: lines that a script reads are never broken.
 _PIPE_WIDTH = 10_000
+#: What a sentence needs to be read in a column, and the blanks between columns.
+_SENTENCE_WIDTH, _GAP = 16, 2
 
 console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
@@ -47,6 +48,11 @@ def say(text: str | Text, style: str = "") -> None:
     console.print(text if isinstance(text, Text) else Text(text, style=style), soft_wrap=True)
 
 
+def explain(text: str, style: str = "dim") -> None:
+    """A sentence or two, broken between words where the terminal is narrow."""
+    console.print(Text(text, style=style))
+
+
 def show_json(value: object) -> None:
     """JSON for scripts."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
@@ -61,26 +67,34 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     if not found:
         say(empty, "dim")
         return
+    cells = [[cell_text(cell) for cell in row] for row in found]
+    needed = [_needed([Text(name), *column]) for name, column in zip(columns, zip(*cells, strict=True), strict=True)]
+    if sum(needed) + _GAP * (len(columns) - 1) > console.width:
+        _blocks(columns, cells)
+        return
     sheet = Table(box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         is_number = all(isinstance(row[index], int | float) for row in found)
-        sheet.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=index == 0)
-    for row in found:
-        sheet.add_row(*(cell_text(cell) for cell in row))
-    if Measurement.get(console, console.options, sheet).minimum > console.width:
-        _blocks(columns, found)
-    else:
-        console.print(sheet)
+        sheet.add_column(name, justify="right" if is_number else "left", min_width=needed[index], no_wrap=index == 0)
+    for row in cells:
+        sheet.add_row(*row)
+    console.print(sheet)
 
 
-def _blocks(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def _needed(column: Sequence[Text]) -> int:
+    """The least width at which a column reads well: no word is broken, no sentence stands a word a line."""
+    widest_word = max(len(word) for cell in column for word in (cell.plain.split() or [""]))
+    return max(widest_word, min(max(cell.cell_len for cell in column), _SENTENCE_WIDTH))
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
     width = max(len(name) for name in columns)
     for index, row in enumerate(rows):
         if index:
             console.print()
         for name, cell in zip(columns, row, strict=True):
-            if cell != "":
-                say(Text(f"{name:{width}}  ", style="dim") + cell_text(cell))
+            if cell.plain:
+                say(Text(f"{name:{width}}  ", style="dim") + cell)
 
 
 def cell_text(cell: object) -> Text:

@@ -213,7 +213,7 @@ class Change:
     def lines(self) -> list[str]:
         """The change for people, one difference a line."""
         if self.is_empty:
-            return [f"{self.model}: nothing changes; revision {self.revision} is live"]
+            return [f"{self.model}: nothing changes; revision {self.revision} is applied"]
         word = "applied as" if self.is_applied else "would become"
         lines = [f"{self.model}: {word} revision {self.revision}", *(f"  {each}" for each in self.differences)]
         return [*lines, *(f"  code {each}" for each in self.code)]

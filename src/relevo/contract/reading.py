@@ -151,8 +151,9 @@ class Block:
     def close(self) -> bool:
         """Report every key that nothing asked for; whether there was one."""
         unknown = [key for key in self._values if key not in self._asked]
+        valid = dict.fromkeys(self._asked)
         for key in unknown:
-            message = f"unknown key; expected one of {', '.join(self._asked)}, got {key!r}{meant(key, self._asked)}"
+            message = f"unknown key; expected one of {', '.join(valid)}, got {key!r}{meant(key, valid)}"
             self.wrong(key, message)
         return bool(unknown)
 
