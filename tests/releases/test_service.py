@@ -20,7 +20,7 @@ from relevo.releases.policy import Bake, BakeVerdict
 from relevo.serving.model import Counters
 
 #: What does not depend on the database.
-on_sqlite = pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 
 FROM_BEGIN_TO_LIVE = [
     "release began",

@@ -177,7 +177,7 @@ def test_a_crash_after_the_decision_is_mended_by_asking_again(scene: Scene) -> N
     assert len(scene.starts()) == 1
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_a_release_under_way_holds_it_back(scene: Scene) -> None:
     scene.workflows.launch()
     scene.final(1, auc=0.8)
@@ -189,7 +189,7 @@ def test_a_release_under_way_holds_it_back(scene: Scene) -> None:
     assert scene.starts() == []
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_without_a_rule_nothing_is_decided(scene: Scene) -> None:
     scene.world.apply(CONTRACT, revision=2)
     assert scene.retraining.on_final(scene.final(1)) is None
