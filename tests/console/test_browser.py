@@ -6,22 +6,17 @@ import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from plane import Plane
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
+from browser import open_chromium, visit
 from relevo.platform.activities import ActivityState
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run", "--disable-quic",
-]  # fmt: skip
 PAGES = [
     "/", "/approvals", "/alerts", "/ledger", "/models/flight-delay",
     *(
@@ -57,30 +52,8 @@ def address(season: Plane) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("there is no browser here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def visit(browser: Browser, address: str, token: str, **options: Any) -> Iterator[Page]:
-    """A signed-in page; at the end nothing may have gone wrong, and nothing may have been asked of another host."""
-    context = browser.new_context(base_url=address, **options)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda said: problems.append(said.text) if said.type in {"error", "warning"} else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith(f"{address}/") else problems.append(one.url))
-    page.goto("/login")
-    page.get_by_label("Token").fill(token)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Fleet")).to_be_visible()
-    yield page
-    assert problems == []
-    context.close()
 
 
 @pytest.mark.parametrize("options", [{"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 800}}])
