@@ -28,7 +28,7 @@ assert _SPEC and _SPEC.loader
 project = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(project)
 
-pytestmark = pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from relevo.contract.upload import read_project
 from relevo.errors import Conflict, Invalid
 from relevo.identity.model import Principal
 
-only_sqlite = pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+only_sqlite = pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 _LOAD = """

@@ -108,7 +108,7 @@ def test_a_change_names_each_field_and_file(contracts: ContractService, engineer
     assert contracts.current("parcels").contract.training.params == {"leaves": 31}
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_what_is_missing_in_the_package_is_refused_with_its_line_and_the_nearest_name(
     contracts: ContractService, engineer: Principal, tmp_path: Path
 ) -> None:
@@ -133,7 +133,7 @@ def test_what_is_missing_in_the_package_is_refused_with_its_line_and_the_nearest
     assert contracts.models() == []
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_what_is_there_but_not_what_it_should_be_is_refused(contracts: ContractService, tmp_path: Path) -> None:
     text = project.CONTRACT.replace("sources:orders", "sources:NOT_A_FUNCTION")
     sources = project.FILES["parcels/sources.py"].replace("stock(until", "stock(to, until")
@@ -152,7 +152,7 @@ def test_what_is_there_but_not_what_it_should_be_is_refused(contracts: ContractS
     ]
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_a_package_that_cannot_be_imported_is_refused_with_its_own_line(
     contracts: ContractService, tmp_path: Path
 ) -> None:
@@ -170,7 +170,7 @@ def test_a_package_that_cannot_be_imported_is_refused_with_its_own_line(
     ]
 
 
-@pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True)
 def test_a_package_that_brings_its_process_down_says_how(contracts: ContractService, tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match="exit code 9"):
         contracts.plan(read_project(project.write(tmp_path / "p", train="import os\nos._exit(9)\n")))

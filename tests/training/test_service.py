@@ -28,7 +28,7 @@ from .conftest import AS_OF, Project, contract_text
 
 pytestmark = [
     pytest.mark.timeout(250),
-    pytest.mark.parametrize("state", ["sqlite"], indirect=True),
+    pytest.mark.parametrize("empty_state", ["sqlite"], indirect=True),
 ]
 
 
