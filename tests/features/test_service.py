@@ -1,5 +1,6 @@
 import os
 import signal
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,12 +76,14 @@ def features(state, contracts, tmp_path):
     service.close()
 
 
-def apply(contracts: ContractService, folder: Path, window: str = "3h") -> None:
+def apply(contracts: ContractService, folder: Path, window: str = "3h", trouble: Path | None = None) -> None:
     project = folder / "project"
     (project / "trips").mkdir(parents=True, exist_ok=True)
     (project / "relevo.yaml").write_text(CONTRACT)
     (project / "trips" / "__init__.py").touch()
-    (project / "trips" / "team.py").write_text(TEAM.replace("TROUBLE", str(folder)).replace("WINDOW", window))
+    (project / "trips" / "team.py").write_text(
+        TEAM.replace("TROUBLE", str(trouble or folder)).replace("WINDOW", window)
+    )
     contracts.apply(read_project(project), ENGINEER)
 
 
@@ -94,9 +97,9 @@ def trips(features: FeatureService, folder: Path, hour: float) -> object:
 def test_a_model_is_materialised_by_one_child_that_survives_nothing_and_loses_nothing(contracts, features, tmp_path):
     apply(contracts, tmp_path)
     assert features.materialise("delay", START + timedelta(hours=1)).rows == 2
-    child = features._children["delay"][1].pid
+    child = features._children["delay", 1][1].pid
     assert features.materialise("delay", START + timedelta(hours=2)).rows == 1
-    assert features._children["delay"][1].pid == child
+    assert features._children["delay", 1][1].pid == child
     assert [trips(features, tmp_path, hour) for hour in (1, 2, 4, 5)] == [2, 3, 1, 0]
 
     os.kill(child, signal.SIGKILL)  # between calls
@@ -114,6 +117,21 @@ def test_a_model_is_materialised_by_one_child_that_survives_nothing_and_loses_no
     apply(contracts, tmp_path, window="9h")
     assert features.materialise("delay", START + timedelta(hours=6)).rows == 7
     assert trips(features, tmp_path, 6) == 7
+
+
+def test_a_revision_that_is_not_live_and_cannot_load_holds_up_no_live_one(contracts, features, tmp_path):
+    apply(contracts, tmp_path)
+    views = features.views("delay")
+    assert features.materialise("delay", START + timedelta(hours=1), live_revisions={1}).rows == 2
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "closed").touch()
+    apply(contracts, tmp_path, window="9h", trouble=tmp_path / "new")
+    assert features.materialise("delay", START + timedelta(hours=2), live_revisions={1}).rows == 1
+    with closing(OnlineStore(tmp_path / "home" / "online.db")) as store:
+        (row,) = store.lookup("delay", views, [{"place": "a"}], [START + timedelta(hours=2)])
+    assert row["trips_3h"] == 3
+    with pytest.raises(JobFailed, match="the warehouse is closed"):
+        features.materialise("delay", START + timedelta(hours=3), live_revisions={1, 2})
 
 
 def test_without_a_time_the_endpoint_s_own_event_time_counts(contracts, features, state, tmp_path):

@@ -192,10 +192,11 @@ def test_an_alert_is_resolved_by_hand_once(world: World, traffic: Traffic) -> No
         world.monitoring.resolve_alert(tx, 999, ADA)
 
 
-def test_an_open_alert_is_not_raised_twice(world: World) -> None:
-    for text in ("first", "second"):
+def test_a_repeated_release_alert_is_raised_once_and_another_release_s_takes_its_place(world: World) -> None:
+    for text in ("first", "first", "second"):
         world.monitoring.report_release(ENDPOINT, text)
-    assert [alert.message for alert in world.monitoring.alerts(open_only=True)] == ["first"]
+    assert [alert.message for alert in world.monitoring.alerts(open_only=True)] == ["second"]
+    assert [alert.message for alert in world.monitoring.alerts()] == ["second", "first"]
 
 
 def test_periods_compare_what_was_live_with_a_version_left_alone(local_world: World, traffic: Traffic) -> None:

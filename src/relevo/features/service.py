@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Collection
@@ -18,6 +19,8 @@ from relevo.platform.encoding import digest, parse, to_json
 from relevo.platform.jobs import Job
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,9 @@ class FeatureService:
         Args:
             model: Whose views.
             until: Event time.
-            live_revisions: Contract revisions of versions that take traffic or may have to: views that only an older
-                revision declares are kept fresh too, by that revision's own code.
+            live_revisions: Contract revisions of versions that take traffic or may have to. Their views come first,
+                each by the code of the newest of them that declares it; views that only the current contract declares
+                follow, and while no version of it is live, their failure is left to its release to tell.
 
         Raises:
             NotFound: No contract of that name is applied.
@@ -74,14 +78,14 @@ class FeatureService:
         until = until or self._clock.now(model)
         with self._locks[model]:
             current = self._contracts.current(model)
-            older = [self._contracts.revision(model, n) for n in sorted(live_revisions, reverse=True)]
+            live = [self._contracts.revision(model, n) for n in sorted(live_revisions, reverse=True)]
             written, wanted, known = 0, set(), set[str]()
-            for applied in (current, *(one for one in older if one.revision != current.revision)):
+            for applied in (*live, *([] if current.revision in live_revisions else [current])):
                 views = [view for view in views_of(applied) if view_id(model, view) not in known]
                 if views:
                     known |= {view_id(model, view) for view in views}
                     wanted.add((model, applied.revision))
-                    written += self._advance(applied, views, until).rows
+                    written += self._rows(applied, views, until, may_fail=bool(live) and applied not in live)
             for key in [key for key in self._children if key[0] == model and key not in wanted]:
                 self._end(key)
         return Freshness(written, until)
@@ -91,6 +95,16 @@ class FeatureService:
         for key in list(self._children):
             with self._locks[key[0]]:
                 self._end(key)
+
+    def _rows(self, applied: AppliedContract, views: list[FeatureView], until: datetime, *, may_fail: bool) -> int:
+        """Rows read for these views; with ``may_fail`` a failure is only logged."""
+        try:
+            return self._advance(applied, views, until).rows
+        except JobFailed as error:
+            if not may_fail:
+                raise
+            logger.warning("features of %s, revision %d: %s", applied.model, applied.revision, error)
+            return 0
 
     def _advance(self, applied: AppliedContract, views: list[FeatureView], until: datetime) -> Freshness:
         job = self._child(applied, views)

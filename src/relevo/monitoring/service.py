@@ -202,10 +202,13 @@ class Monitoring:
         self._recover(tx, endpoint, AlertKind.WATCH, end)
 
     def report_release(self, endpoint: str, message: str) -> None:
-        """Raise the alert that a release failed or was withdrawn; a person resolves it."""
+        """Raise the alert that a release failed or was withdrawn; a person, or the next such release, resolves it."""
         with self._state.transaction() as tx:
-            finding = Finding(AlertKind.RELEASE, Severity.CRITICAL, True, message)
-            self.raise_alert(tx, endpoint, finding, self._clock.now(endpoint, tx))
+            event_at = self._clock.now(endpoint, tx)
+            known = store.open_alert(tx, endpoint, AlertKind.RELEASE)
+            if known is not None and known.message != message:
+                self._close(tx, known, RELEVO, "another release ended", event_at)
+            self.raise_alert(tx, endpoint, Finding(AlertKind.RELEASE, Severity.CRITICAL, True, message), event_at)
 
     # -- performance over longer periods ------------------------------------------------------------------------
 
