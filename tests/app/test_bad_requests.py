@@ -37,7 +37,11 @@ def records(*rows: dict[str, Any]) -> bytes:
         (records({**GOOD, "asked_at": "2024-01-01T00:00:00"}), "asked_at", "asked_at"),
         (records({**GOOD, "asked_at": "2030-01-01T00:00:00Z"}), "asked_at", "2030"),
         (b'{"dataframe_split": {"columns": ["depot"], "data": [["port"]]}}', "weight", "weight"),
-        (b'{"dataframe_split": {"columns": ["depot", "weight"], "data": [["port"]]}}', None, "row"),
+        (
+            b'{"dataframe_split": {"columns": ["depot", "weight"], "data": [["port"]]}}',
+            "dataframe_split.data[0]",
+            "Row 0",
+        ),
         (b'{"dataframe_records": []}', None, "row"),
         (b'{"dataframe_records": [', None, "JSON"),
         (b"\xff\xfe", None, ""),

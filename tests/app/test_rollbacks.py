@@ -41,14 +41,13 @@ def check_given_back(relevo: Relevo, project: Project, release: str, champion: i
     ended = relevo.await_state(release, "rolled_back")
     assert reason in ended["outcome"]
     assert relevo.shares(project.model) == [(champion, 100)]
-    assert any(reason in alert["message"] and alert["severity"] == "critical" for alert in relevo.alerts(project.model))
+    eventually(lambda: any(reason in one["message"] for one in relevo.alerts(project.model)), "the alert")
     (entry,) = [one for one in relevo.ledger(project.model, action="release rolled back") if reason in one["reason"]]
     assert entry["actor"] == "relevo"
     assert entry["facts"]["release"] == release
     stages = {one["number"]: one["stage"] for one in relevo.admin.get(f"/api/models/{project.model}/versions")}
     assert stages[champion] == "production"
     assert stages[ended["version"]] != "production"
-    assert {one["release"]["state"] for one in [relevo.release(release)]} == {"rolled_back"}
 
 
 @pytest.fixture
@@ -69,7 +68,6 @@ def test_a_canary_that_raises_gives_its_traffic_back_and_costs_no_request(
         eventually(lambda: load.versions.get(version, 0) > 3, "the challenger to be asked")
         contested.let_go("out of mood")
         check_given_back(relevo, contested, release, champion, f"version {version} failed")
-        eventually(lambda: not relevo.answers() or load.versions, "the callers")
         load.await_more(20)
     contested.change("relevo.yaml", "parcels.moody:train", "parcels.train:train")
     assert load.failures == []
@@ -102,5 +100,5 @@ def test_rollback_puts_the_previous_champion_back_in_one_go(relevo: Relevo, cont
     assert relevo.release(release)["release"]["state"] == "rolled_back"
     stages = {one["number"]: one["stage"] for one in relevo.admin.get(f"/api/models/{contested.model}/versions")}
     assert (stages[champion], stages[version]) == ("production", "archived")
-    (entry,) = [one for one in relevo.ledger(contested.model, action="version rolled back")]
+    (entry,) = relevo.ledger(contested.model, action="version rolled back")
     assert (entry["actor"], entry["reason"], entry["facts"]["back_to"]) == ("admin", "we feel it", champion)
