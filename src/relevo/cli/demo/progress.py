@@ -87,4 +87,6 @@ class Progress:
             Text(f"{self._tally.failed:,} failed", style="red" if self._tally.failed else "dim"),
         )
         now = Text(self._doing, style="cyan", overflow="ellipsis", no_wrap=True)
-        return Group(*self._lines, Text(), facts, ProgressBar(total=1.0, completed=self._share, width=72), now)
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=1.0, completed=self._share, width=72))
+        return Group(*self._lines, Text(), facts, bar, now)

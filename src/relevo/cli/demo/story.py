@@ -167,7 +167,7 @@ def _first_release(cast: Cast, example: Path, progress: Progress) -> None:
         if release is not None and release["state"] == "waiting_for_approval":
             _approve_what_waits(cast, progress)
         elif release is not None and release["state"] == "live":
-            progress.say(f"Version {release['version']} is live")
+            progress.events([release])
             return
         elif release is not None and release["state"] not in {"training", "canary"}:
             raise RelevoError(f"The first release is {release['state']}: {release['outcome']}")
