@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -218,7 +219,8 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno not in {98, 48}:
-            raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.", hint=f"Set {setting}.") from None
+            hint = f"Set {setting} to a port from 1024 on." if error.errno == errno.EACCES else "Set RELEVO_HOST."
+            raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.", hint=hint) from None
         raise Conflict(
             f"Port {port} on {host} is in use by {port_owner(port)}.", hint=f"Stop it, or set {setting} to a free port."
         ) from None

@@ -151,7 +151,7 @@ class Client:
             response = self._http.request(method, url, **arguments)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unavailable(
-                f"{url.partition('/api/')[0]} does not answer: {error}.",
+                f"{url.partition('/api/')[0]} does not answer: {str(error).rstrip('.')}.",
                 hint="Is `relevo up` running? RELEVO_URL and RELEVO_GATEWAY_URL say where to ask instead.",
             ) from None
         if response.is_success:

@@ -18,8 +18,10 @@ class Settings(BaseSettings):
 
     home: Path = Field(default=Path(".relevo"), description="Folder that holds all embedded state.")
     host: str = Field(default="127.0.0.1", description="Address that control plane and gateway listen on.")
-    port: int = Field(default=8420, description="Port of the control plane: console, API, MLflow.")
-    gateway_port: int = Field(default=8421, description="Port of the gateway: endpoints, labels, metrics.")
+    port: int = Field(default=8420, ge=1, le=65535, description="Port of the control plane: console, API, MLflow.")
+    gateway_port: int = Field(
+        default=8421, ge=1, le=65535, description="Port of the gateway: endpoints, labels, metrics."
+    )
     gateway_workers: int = Field(default=1, ge=1, description="Gateway processes that share the port.")
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default: SQLite in home.")
     log_level: str = Field(default="INFO", description="Level of the process logs.")
