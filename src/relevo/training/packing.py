@@ -12,6 +12,7 @@ import polars as pl
 from relevo.platform.encoding import canonical
 from relevo.registry.bundles import LOCK_FILE, write_bundle
 from relevo.runtimes.compilation import compile_model
+from relevo.runtimes.loading import ISOLATED
 from relevo.runtimes.model import ColumnType
 from relevo.statistics import baseline
 from relevo.training import environment, tracking
@@ -33,7 +34,8 @@ def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
     shares = importances(result.model, frame, labels, result.signature)
     files = {
         **compiled.files,
-        **_original(run, result),
+        # An isolated runtime asks the very folder that it was compared in; a compiled one has its original beside it.
+        **({} if compiled.runtime == ISOLATED else _original(run, result)),
         "baseline.json": canonical(_baseline(result)),
         "importances.json": canonical(shares),
         "environment.txt": text.encode(),
@@ -88,7 +90,7 @@ def _pins(run: Run, result: Result) -> dict[str, Any]:
 
 
 def _original(run: Run, result: Result) -> dict[str, bytes]:
-    """The MLflow model folder under ``model/``: what a compiled runtime stands for, and what the isolated one asks."""
+    """The MLflow model folder under ``model/``: what a compiled runtime stands for."""
     with tempfile.TemporaryDirectory(prefix="relevo-pack-") as temporary:
         root = Path(temporary) / "model"
         tracking.save_original(run, result, root)
