@@ -107,20 +107,22 @@ def test_predictions_carry_the_newest_label_that_was_known_by_then(
 
     def window(known_by: datetime | None = None) -> list[tuple[object, ...]]:
         rows = log.window("flight-delay", asked_at, asked_at + HOUR, known_by=known_by)
-        return rows.select("label", "outcome", "known_at").collect().rows()
+        found = rows.select("prediction_id", "label", "outcome", "known_at").collect()
+        return sorted(found.rows(), key=lambda row: one.ids.index(row[0]))
 
+    first, second, third, fourth = one.ids
     nothing = (None, None, None)
     assert window() == [
-        (0.0, "known", asked_at + 9 * HOUR),
-        (0.0, "known", asked_at + 2 * HOUR),
-        (None, "none", asked_at + 3 * HOUR),
-        nothing,
+        (first, 0.0, "known", asked_at + 9 * HOUR),
+        (second, 0.0, "known", asked_at + 2 * HOUR),
+        (third, None, "none", asked_at + 3 * HOUR),
+        (fourth, *nothing),
     ]
     assert window(asked_at + 2 * HOUR) == [
-        (1.0, "known", asked_at + HOUR),
-        (0.0, "known", asked_at + 2 * HOUR),
-        nothing,
-        nothing,
+        (first, 1.0, "known", asked_at + HOUR),
+        (second, 0.0, "known", asked_at + 2 * HOUR),
+        (third, *nothing),
+        (fourth, *nothing),
     ]
 
 

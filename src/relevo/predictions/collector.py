@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -28,9 +29,11 @@ from relevo.predictions.backlog import ClosedSegment, closed_segments
 from relevo.predictions.columns import fits, label_rows, prediction_rows
 from relevo.predictions.frames import Record, scan
 from relevo.predictions.progress import Progress, read_progress, write_progress
+from relevo.predictions.segments import rotation_ns
 from relevo.predictions.tables import LogTable, is_endpoint_name, table_path
 
 POLL_SECONDS = 0.05
+COMMIT_EVERY_SECONDS = 0.5
 HEARTBEAT_SECONDS = 1.0
 ROUND_BYTES = 32 << 20
 ROUND_LABELS = 20_000
@@ -244,11 +247,21 @@ def run(settings: Settings, stop: threading.Event) -> None:
             if is_stopping and not moved:
                 return
             collector.beat()
-            if not moved:
+            if moved:
+                _rest(settings.folder("log"), stop)
+            else:
                 stop.wait(POLL_SECONDS)
     finally:
         collector.close()
         os.close(lock)
+
+
+def _rest(log: Path, stop: threading.Event) -> None:
+    """Let more come together before the next commit, which costs the same for one row; a flush ends it at once."""
+    asked, deadline = rotation_ns(log), time.monotonic() + COMMIT_EVERY_SECONDS
+    while time.monotonic() < deadline and rotation_ns(log) == asked:
+        if stop.wait(POLL_SECONDS):
+            return
 
 
 def _lock(settings: Settings) -> int:
