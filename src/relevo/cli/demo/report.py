@@ -125,8 +125,8 @@ def show(figures: Figures, picture: Path, url: str) -> None:
         f"{_difference(figures)}\n{figures.seconds:.0f} s in all."
     )
     console.print(Text("Picture  ", style="bold") + Text(str(picture)))
-    console.print(Text("Console  ", style="bold") + Text(url, style="cyan") + Text("  (sign in with the token of: "
-        "cat .relevo/cli.json)", style="dim"))  # fmt: skip
+    console.print(Text("Console  ", style="bold") + Text(url, style="cyan"))
+    console.print(Text(f"Sign in with the token in {picture.parent / 'cli.json'}", style="dim"), soft_wrap=True)
 
 
 def draw(figures: Figures, path: Path) -> Path:
