@@ -75,7 +75,11 @@ def test_a_body_of_100_mb_is_refused_before_it_is_sent(action: str, relevo: Rele
     )
     with socket.create_connection(("127.0.0.1", relevo.gateway_port), timeout=60) as connection:
         connection.sendall(head.encode() + b'{"dataframe_records": [')
-        answer = connection.recv(4096).decode()
+        answer = ""
+        while "}}" not in answer:
+            received = connection.recv(4096)
+            assert received, answer
+            answer += received.decode()
     assert answer.startswith("HTTP/1.1 413")
     assert "104,857,600" in answer
 

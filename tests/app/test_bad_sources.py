@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from running import Relevo, eventually
-from team import BEGINS, Project, event_time
+from team import Project, event_time
 
 RETURNED = '    return rows.filter(pl.col("delivered_at") <= until)\n'
 FAULTS = {
@@ -22,22 +21,13 @@ FAULTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def fed(relevo: Relevo, make_project: Callable[[str], Project]) -> Project:
-    """A model that is live, and whose sources go bad."""
-    project = make_project("fed")
-    relevo.replay(project.model, BEGINS)
-    relevo.bring_live(relevo.apply(project.folder))
-    return project
-
-
 @pytest.fixture(params=FAULTS)
-def fault(request: pytest.FixtureRequest, fed: Project):
+def fault(request: pytest.FixtureRequest, contested: Project):
     """A fault of the loader, there for one test, and what Relevo should say of it."""
     code, message = FAULTS[request.param]
-    path = fed.folder / "parcels" / "sources.py"
+    path = contested.folder / "parcels" / "sources.py"
     good = path.read_text()
-    fed.change("parcels/sources.py", RETURNED, code)
+    contested.change("parcels/sources.py", RETURNED, code)
     yield message
     path.write_text(good)
 
@@ -52,23 +42,25 @@ def check_still_live(relevo: Relevo, project: Project, version: int) -> None:
     assert answer["version"] == version
 
 
-def test_a_bad_source_fails_its_run_and_leaves_what_is_live(relevo: Relevo, fed: Project, fault: str) -> None:
-    ((version, _),) = relevo.shares(fed.model)
-    release = relevo.apply(fed.folder)
+def test_a_bad_source_fails_its_run_and_leaves_what_is_live(relevo: Relevo, contested: Project, fault: str) -> None:
+    ((version, _),) = relevo.shares(contested.model)
+    release = relevo.apply(contested.folder)
     failed = relevo.await_state(release, "failed")
     assert fault in failed["outcome"]
     assert "parcels" in failed["outcome"] or "sources.py" in failed["outcome"]
-    eventually(lambda: any(fault in alert["message"] for alert in relevo.alerts(fed.model)), "the alert")
-    assert any(fault in entry["reason"] for entry in relevo.ledger(fed.model, action="release failed"))
-    check_still_live(relevo, fed, version)
+    eventually(lambda: any(fault in alert["message"] for alert in relevo.alerts(contested.model)), "the alert")
+    assert any(fault in entry["reason"] for entry in relevo.ledger(contested.model, action="release failed"))
+    check_still_live(relevo, contested, version)
 
 
-def test_features_of_the_live_version_go_on_when_a_new_revision_cannot_load_them(relevo: Relevo, fed: Project) -> None:
-    ((version, _),) = relevo.shares(fed.model)
-    fed.change(
+def test_features_of_the_live_version_go_on_when_a_new_revision_cannot_load_them(
+    relevo: Relevo, contested: Project
+) -> None:
+    ((version, _),) = relevo.shares(contested.model)
+    contested.change(
         "parcels/sources.py", "    hours = np.arange", '    raise RuntimeError("no scans")\n    hours = np.arange'
     )
-    release = relevo.apply(fed.folder)
+    release = relevo.apply(contested.folder)
     assert "RuntimeError: no scans" in relevo.await_state(release, "failed")["outcome"]
-    check_still_live(relevo, fed, version)
-    fed.change("parcels/sources.py", '    raise RuntimeError("no scans")\n', "")
+    check_still_live(relevo, contested, version)
+    contested.change("parcels/sources.py", '    raise RuntimeError("no scans")\n', "")
