@@ -10,6 +10,9 @@ import pytest
 from running import Relevo, eventually
 from typing_commands import Result, Terminal
 
+from relevo.cli.client import credentials
+from relevo.platform.settings import Settings
+
 
 @pytest.fixture(scope="module")
 def applied(terminal: Terminal, churn: Path) -> Result:
@@ -174,7 +177,7 @@ def test_doctor_finds_nothing_wrong_where_all_is_well(terminal: Terminal, runnin
 
 
 @pytest.mark.usefixtures("applied")
-def test_a_second_person_approves_and_the_command_says_how(terminal: Terminal, project: Path) -> None:
+def test_a_second_person_approves_and_the_command_says_how(terminal: Terminal, running: Relevo, project: Path) -> None:
     project.write_text(
         project.read_text()
         .replace("approvals: 0", "approvals: 1")
@@ -191,7 +194,11 @@ def test_a_second_person_approves_and_the_command_says_how(terminal: Terminal, p
     token = terminal.relevo("token", "create", "ruth").out.strip()
     word = terminal.relevo("approve", "deliver-churn-r2", "--reason", "The gates hold.", RELEVO_TOKEN=token)
     assert "churn/2 approved (1 of 1 approvals)." in word.out
-    eventually(lambda: "ruth" in terminal.relevo("history", "churn").out, "the version to be live")
+    admin = running.client(credentials(Settings(home=running.home)).token)
+    eventually(
+        lambda: admin.get("/api/releases/deliver-churn-r2")["release"]["state"] == "live", "the version to be live"
+    )
+    assert "ruth" in terminal.relevo("history", "churn").out
     back = terminal.relevo("rollback", "churn", "--reason", "To see it.")
     assert back.out == "churn/1 is live again.\n", back
 
