@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
@@ -51,15 +51,23 @@ def list_performance(
     _: Reader,
     by: Literal["window", "month"] = "month",
     version: Annotated[int | None, Query(ge=1)] = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
 ) -> dict[str, Any]:
-    """Performance by calendar month (UTC) or window: of what was live, and of ``version`` on the same rows."""
+    """Performance by calendar month (UTC) or window: of what was live, and of ``version`` on the same rows.
+
+    ``since`` and ``until`` keep the periods that lie wholly between them.
+    """
     monitoring = _monitoring(request)
     begins_at, now = monitoring.begins_at(model), monitoring.event_time(model)
     length = monitoring.require(model).monitor.window
     if begins_at is None:
         return {"periods": []}
     periods = policy.months(begins_at, now) if by == "month" else policy.spans(begins_at, now, length)
-    return {"periods": to_json(monitoring.performance_by_period(model, periods, version))}
+    kept = [
+        (start, end) for start, end in periods if (since is None or start >= since) and (until is None or end <= until)
+    ]
+    return {"periods": to_json(monitoring.performance_by_period(model, kept, version))}
 
 
 @router.get("/api/alerts")

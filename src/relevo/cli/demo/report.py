@@ -12,6 +12,10 @@ from relevo.cli.client import Client
 from relevo.cli.demo.traffic import Tally
 from relevo.cli.terminal import console, table
 
+#: States of a release that has not ended.
+UNDER_WAY = {"training", "waiting_for_approval", "canary"}
+END = "2014-01-01T00:00:00Z"
+
 
 @dataclass(frozen=True, slots=True)
 class Month:
@@ -29,6 +33,21 @@ class Month:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a gate kept out, until the next version went live: log loss of what was live, and of the refused version.
+
+    ``log_loss_refused`` below ``log_loss_live`` is what the gate cost; above it, what the gate saved.
+    """
+
+    version: int
+    since: str
+    until: str
+    labels: int
+    log_loss_live: float
+    log_loss_refused: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """All that the demo measured."""
 
@@ -43,6 +62,8 @@ class Figures:
     retrainings: int
     promotions: int
     rejections: int
+    under_way: int
+    refusals: list[Refusal]
     months: list[Month]
 
     def as_json(self) -> dict[str, Any]:
@@ -67,8 +88,29 @@ def gather(client: Client, model: str, tally: Tally, *, seconds: float) -> Figur
         retrainings=len(challengers),
         promotions=sum(release["state"] == "live" for release in challengers),
         rejections=sum(release["state"] == "rejected" for release in challengers),
+        under_way=sum(release["state"] in UNDER_WAY for release in challengers),
+        refusals=[_refusal(client, model, release, releases) for release in releases if release["state"] == "rejected"],
         months=_months(client, model, releases),
     )
+
+
+def _refusal(client: Client, model: str, refused: dict[str, Any], releases: list[dict[str, Any]]) -> Refusal:
+    """Ask the refused version again about every window between its refusal and the next version that went live."""
+    since = refused["event_at"]
+    later = [release["event_at"] for release in releases if release["state"] == "live" and release["event_at"] > since]
+    until = min(later, default=END)
+    version = refused["version"]
+    windows = client.get(f"/api/models/{model}/performance", by="window", version=version, since=since, until=until)[
+        "periods"
+    ]
+    labels, live, again = 0, 0.0, 0.0
+    for one in windows:
+        if one["labels"]:
+            labels += one["labels"]
+            live += one["labels"] * one["metrics"]["log_loss"]["value"]
+            again += one["labels"] * one["rescored"]["log_loss"]["value"]
+    count = max(labels, 1)
+    return Refusal(version, since[:10], until[:10], labels, round(live / count, 5), round(again / count, 5))
 
 
 def _months(client: Client, model: str, releases: list[dict[str, Any]]) -> list[Month]:
@@ -121,9 +163,12 @@ def show(figures: Figures, picture: Path, url: str) -> None:
     console.print(
         f"\n{figures.predictions_acknowledged:,} predictions acknowledged, {figures.predictions_logged:,} logged, "
         f"{figures.labels_joined:,} labels joined, {figures.requests_failed} of {figures.requests:,} requests failed.\n"
-        f"{figures.retrainings} retrainings: {figures.promotions} promoted, {figures.rejections} rejected. "
-        f"{_difference(figures)}\n{figures.seconds:.0f} s in all."
+        f"{figures.retrainings} retrainings: {figures.promotions} promoted, {figures.rejections} rejected"
+        f"{f', {figures.under_way} under way' if figures.under_way else ''}. {_difference(figures)}"
     )
+    for refusal in figures.refusals:
+        console.print(_in_words(refusal), soft_wrap=True)
+    console.print(f"{figures.seconds:.0f} s in all.\n")
     console.print(Text("Picture  ", style="bold") + Text(str(picture)))
     console.print(Text("Console  ", style="bold") + Text(url, style="cyan"))
     console.print(Text(f"Sign in with the token in {picture.parent / 'cli.json'}", style="dim"), soft_wrap=True)
@@ -143,6 +188,17 @@ def _difference(figures: Figures) -> str:
     if not known:
         return ""
     return f"On average {sum(known) / len(known):+.4f} AUC a month against the first model left alone."
+
+
+def _in_words(refusal: Refusal) -> str:
+    gain = refusal.log_loss_live - refusal.log_loss_refused
+    if not refusal.labels:
+        return f"Version {refusal.version} was refused; no whole window passed before another went live."
+    verdict = f"cost {gain:.4f}" if gain > 0 else f"saved {-gain:.4f}"
+    return (
+        f"The gate {verdict} in log loss by refusing version {refusal.version}: {refusal.log_loss_refused:.4f} against "
+        f"{refusal.log_loss_live:.4f} of what was live, {refusal.since} to {refusal.until}."
+    )
 
 
 def _better(live: float | None, first: float | None, *, greater: bool) -> Text:
