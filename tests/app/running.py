@@ -299,6 +299,7 @@ class Load:
     model: str
     rows: int = 1
     is_patient: bool = False
+    pause_seconds: float = 0.01  # between a caller's requests: two cores are for Relevo too
     row: dict[str, Any] = field(default_factory=lambda: {"depot": "port", "weight": 2.0})
     acknowledged: list[str] = field(default_factory=list)
     versions: dict[int, int] = field(default_factory=dict)
@@ -350,6 +351,7 @@ class Load:
                     got = answer.json()
                     self.acknowledged += got["prediction_ids"]
                     self.versions[got["version"]] = self.versions.get(got["version"], 0) + 1
+                self._stop.wait(self.pause_seconds)
 
     def _failed(self, what: str) -> None:
         self.failures.append(what)

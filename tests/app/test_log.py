@@ -22,7 +22,7 @@ def logged(relevo: Relevo, model: str) -> pl.DataFrame:
 
 @pytest.fixture
 def load(relevo: Relevo, live: Project) -> Iterator[Load]:
-    with Load(relevo, live.model, rows=3, is_patient=True).running(callers=4) as running:
+    with Load(relevo, live.model, rows=3, is_patient=True, pause_seconds=0).running(callers=4) as running:
         running.await_more(60)
         yield running
 
