@@ -223,3 +223,8 @@ def test_a_rate_that_may_be_chance_is_no_finding() -> None:
     drift = (_drift("speed", null_rate=0.06, baseline_null_rate=0.01),)
     assert policy.quality_findings(drift, predictions=50, failed=0, error_rate=0.001) == []
     assert policy.quality_findings(drift, predictions=5000, failed=1, error_rate=0.001) != []
+
+
+def test_one_mistyped_request_of_a_quiet_window_is_no_alarm() -> None:
+    assert not policy.is_failing(predictions=0, failed=1, error_rate=0.001)
+    assert policy.is_failing(predictions=900, failed=100, error_rate=0.001)

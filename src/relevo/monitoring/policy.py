@@ -37,6 +37,8 @@ DEFAULT_METRIC = {Task.CLASSIFICATION: "log_loss", Task.REGRESSION: "rmse"}
 #: about 1; of a regression's, whose unit is the label's, as a share of the holdout's value.
 CLASSIFICATION_DROP = 0.02
 REGRESSION_DROP = 0.1
+#: Below it one mistyped request of a quiet day would raise the alarm.
+FEWEST_REQUESTS = 20
 HYSTERESIS = (2, 3)
 
 
@@ -213,8 +215,9 @@ def quality_findings(drift: Sequence[FeatureDrift], predictions: int, failed: in
 
 
 def is_failing(predictions: int, failed: int, error_rate: float) -> bool:
-    """Whether more fails than ``error_rate`` allows, beyond chance."""
-    return _is_above(failed / max(predictions + failed, 1), predictions + failed, error_rate)
+    """Whether more fails than ``error_rate`` allows, beyond chance, and of enough requests to call for a person."""
+    requests = predictions + failed
+    return requests >= FEWEST_REQUESTS and _is_above(failed / requests, requests, error_rate)
 
 
 def findings(contract: Contract, history: Sequence[Window]) -> list[Finding]:
