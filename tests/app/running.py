@@ -21,6 +21,7 @@ import psutil
 
 from relevo.cli.client import Client, Credentials
 from relevo.contract.upload import read_project
+from relevo.errors import NotFound
 from relevo.platform.settings import Settings
 
 MODULES = {
@@ -264,8 +265,20 @@ class Relevo:
         """Approve a release when it waits; the version, once it is live. The first of a model needs no traffic."""
         if self.await_state(release_id, "waiting_for_approval", "live")["state"] == "waiting_for_approval":
             self.approve(release_id)
-        version: int = self.await_state(release_id, "live")["version"]
+        found = self.await_state(release_id, "live")
+        model, version = found["model"], int(found["version"])
+        # The gateway follows the state within 100 ms.
+        eventually(
+            lambda: self._route_of(model)["arms"] == [{"version": version, "percent": 100}], "the gateway's route"
+        )
         return version
+
+    def _route_of(self, model: str) -> dict[str, Any]:
+        """The route that the gateway answers by."""
+        try:
+            return self.engineer.gateway_get(f"/endpoints/{model}")["route"] or {"arms": []}
+        except NotFound:
+            return {"arms": []}
 
     def shares(self, model: str) -> list[tuple[int, float]]:
         """The route in force: each version with its percentage, the champion first."""
