@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,24 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
-def prepare(settings: Settings) -> str | None:
-    """Make everything ready; gives the first admin token on an empty installation, else None."""
+def prepare(settings: Settings, keep: Callable[[str], object]) -> str | None:
+    """Make everything ready; gives the first admin token on an empty installation, else None.
+
+    Args:
+        settings: Where the installation is.
+        keep: Puts the first token away. Called before it is committed: a crash in between leaves a token that is worth
+            nothing, and the next start makes another. The other way round nobody could get in.
+    """
     os.umask(0o077)  # keys, databases and logs are for this user alone
     state = State(settings.state_database)
     try:
         with state.transaction() as tx:
             migrate(tx)
         with state.transaction() as tx:
-            return Identity(state).bootstrap(tx)
+            token = Identity(state).bootstrap(tx)
+            if token is not None:
+                keep(token)
+        return token
     finally:
         state.close()
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from relevo.cli.client import Credentials, nearest_settings, read_settings, renew_addresses, save_credentials
+from relevo.cli.client import (
+    CREDENTIALS,
+    Credentials,
+    nearest_settings,
+    read_settings,
+    renew_addresses,
+    save_credentials,
+)
 from relevo.cli.logs import logs
 from relevo.cli.terminal import errors, say, show_json, table
 from relevo.errors import Unavailable
@@ -40,13 +47,12 @@ def up(
     url, gateway = (f"http://{settings.host}:{number}" for number in (settings.port, settings.gateway_port))
     with locked_home(settings), listening(settings) as sockets:
         try:
-            token = prepare(settings)
+            token = prepare(settings, keep=lambda token: save_credentials(settings, Credentials(url, gateway, token)))
         except sa.exc.SQLAlchemyError as error:
             raise _state_error(settings, error) from None
         if token is not None:
-            kept = save_credentials(settings, Credentials(url, gateway, token))
             say(Text("First admin token, shown once: ") + Text(token, style="bold"))
-            say(f"Commands in this folder find it in {kept} (readable by you alone).", "dim")
+            say(f"Commands in this folder find it in {settings.root / CREDENTIALS} (readable by you alone).", "dim")
         else:
             renew_addresses(settings, url, gateway)
         supervisor = Supervisor(
