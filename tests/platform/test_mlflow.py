@@ -258,7 +258,9 @@ def test_pages_load_with_a_session_and_another_site_cannot_use_it(server: dict[s
 
 def test_the_routes_of_mlflow_are_those_that_were_looked_at(server: dict[str, Any]) -> None:
     """An upgrade that adds a route fails here: look at it, then write the list anew (``+`` is let through)."""
-    found = "\n".join(server["routes"]) + "\n"
+    # Its gateway is refused as a whole, whichever providers it passes requests on to.
+    looked_at = [line for line in server["routes"] if not re.match(r"- [A-Z]+ /mlflow/gateway/", line)]
+    found = "\n".join(looked_at) + "\n"
     if os.environ.get("RELEVO_WRITE_SNAPSHOTS"):
         ROUTES.write_text(found)
     assert found == ROUTES.read_text()
