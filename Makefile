@@ -3,7 +3,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: help environment demo up test check format
+.PHONY: help environment demo up test check format bench bench-gateway bench-joins
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,11 +25,21 @@ test: environment check  ## Everything that must hold
 	$(RUN) pytest
 
 check: environment  ## Format, lint, types, import directions
-	$(RUN) ruff format --check src tests examples
-	$(RUN) ruff check src tests examples
+	$(RUN) ruff format --check src tests examples bench
+	$(RUN) ruff check src tests examples bench
 	$(RUN) mypy
 	$(RUN) lint-imports
 
 format: environment  ## Write the code as `make check` wants it
-	$(RUN) ruff format src tests examples
-	$(RUN) ruff check --fix src tests examples
+	$(RUN) ruff format src tests examples bench
+	$(RUN) ruff check --fix src tests examples bench
+
+bench: environment  ## Every benchmark, one after the other; figures go to bench/results
+	$(RUN) python bench/gateway.py
+	$(RUN) python bench/joins.py
+
+bench-gateway: environment  ## The gateway beside bare uvicorn (needs wrk)
+	$(RUN) python bench/gateway.py
+
+bench-joins: environment  ## Feature joins and lookups beside the bare engines
+	$(RUN) python bench/joins.py
