@@ -17,7 +17,7 @@ from relevo.errors import RelevoError
 if TYPE_CHECKING:
     import aiohttp
 
-CONCURRENT_REQUESTS = 8
+CONCURRENT_REQUESTS = 32
 LABELS_A_REQUEST = 500
 #: Flights of one airport that are scheduled within this time are asked about in one request.
 ASKED_TOGETHER = "10m"
