@@ -205,7 +205,7 @@ def _settle(cast: Cast, progress: Progress) -> None:
             progress.doing(activities)
             return
         progress.doing(activities)
-        sleep(0.02)
+        sleep(0.05)
 
 
 def _approve_what_waits(cast: Cast, progress: Progress) -> None:
