@@ -180,22 +180,27 @@ async def _replay(cast: Cast, board: Any, ends: datetime, progress: Progress) ->
     url = f"{cast.admin.credentials.gateway}/endpoints/{MODEL}"
     async with open_session(cast.application_token) as session:
         traffic = Traffic(session, url, board)
-        at = BEGINS
+        at, is_busy = BEGINS, True
         while at < ends + SETTLES_AFTER:
             until = at + TICK
             await asyncio.to_thread(cast.admin.post, f"/api/models/{MODEL}/replay/advance", {"at": until.isoformat()})
             if at < ends:
                 await traffic.ask(at, min(until, ends))
             await traffic.report(until)
-            await asyncio.to_thread(_settle, cast, progress)
+            is_busy = await asyncio.to_thread(_settle, cast, progress, is_busy)
             at = until
             progress.advance(at, (at - BEGINS) / (ends + SETTLES_AFTER - BEGINS), traffic.tally)
     return traffic.tally
 
 
-def _settle(cast: Cast, progress: Progress) -> None:
-    """Say that all events of this tick are sent, and wait until whatever that started has caught up."""
-    cast.admin.post(f"/api/models/{MODEL}/replay/settle")
+def _settle(cast: Cast, progress: Progress, is_busy: bool) -> bool:
+    """Say that all events of this tick are sent, and wait until whatever that started has caught up.
+
+    Gives whether anything is still under way, such as a canary; only a window that is due can start something else.
+    """
+    watches = cast.admin.post(f"/api/models/{MODEL}/replay/settle")["watches"]
+    if not watches and not is_busy:
+        return False
     while True:
         activities = cast.admin.get("/api/activity")
         if any(activity["text"].startswith("approval of") for activity in activities):
@@ -203,7 +208,7 @@ def _settle(cast: Cast, progress: Progress) -> None:
         elif not any(activity["state"] == "working" for activity in activities):
             progress.events(cast.admin.get("/api/releases", model=MODEL))
             progress.doing(activities)
-            return
+            return bool(activities)
         progress.doing(activities)
         sleep(0.05)
 
