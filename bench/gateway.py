@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -26,74 +25,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flights
 import httpx
-import msgspec
 import numpy as np
-import polars as pl
 import psutil
+from home import LOGS, Home
 from report import Goal, Report, median_of, median_ratio, show
-
-from relevo.features.model import FeatureView
-from relevo.features.point_in_time import attach
-from relevo.identity.model import Role
-from relevo.identity.service import Identity
-from relevo.platform.objects import Objects
-from relevo.platform.settings import Settings
-from relevo.platform.state import State, metadata
-from relevo.predictions import frames
-from relevo.registry.bundles import store_bundle, write_bundle
-from relevo.registry.keys import load_signing_key
-from relevo.runtimes import original
-from relevo.runtimes.compilation import compile_model
-from relevo.runtimes.frames import as_frame, categories_of, frame_of_columns
-from relevo.runtimes.model import Signature
-from relevo.runtimes.signature import derive_signature
-from relevo.serving.model import Arm
-from relevo.serving.service import Serving
-from relevo.training import TrainingSet
+from workloads import Workload, workloads
 
 HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = 0, 1
 CONCURRENCIES = (16, 1)
-LOGS = ("buffered", "durable")
-CLASSES = ("false", "true")
-FITTED_ROWS = 60_000
 CHECKED_ANSWERS = 100
 TOLERANCE = 1e-6
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A fitted model and its signature; with ``views``, the gateway looks their features up."""
-
-    name: str
-    views: list[FeatureView]
-    signature: Signature
-    fitted: Any
-    categories: dict[str, list[str]]
-    holdout: Any
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What the callers send: rows of some columns, in turn, and the model's own answers to them."""
-
-    name: str
-    model: Model
-    rows: list[Row]
-    answers: list[float]
-
-    def bodies(self) -> list[bytes]:
-        return [
-            msgspec.json.encode({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}})
-            for row in self.rows
-        ]
-
-    def endpoint(self, log: str) -> str:
-        return f"{self.model.name}-{log}"
 
 
 @dataclass(frozen=True)
@@ -115,129 +58,24 @@ def main() -> None:
     options = parser.parse_args()
     _require_tools()
     report = Report("gateway", vars(options) | {"server_core": SERVER_CORE, "load_core": LOAD_CORE, "rows": 1})
-    workloads = _workloads()
+    works = workloads()
     with tempfile.TemporaryDirectory(prefix="relevo-bench-") as folder, contextlib.ExitStack() as stack:
         home = Home(Path(folder) / "home")
         stack.callback(home.close)
-        for model in {workload.model.name: workload.model for workload in workloads}.values():
+        for model in {workload.model.name: workload.model for workload in works}.values():
             home.release(model)
         gateway = stack.enter_context(_serving("-m", "relevo.serving.worker", "--worker", "0", home=home))
         bare = stack.enter_context(_serving(str(HERE / "bare.py"), home=home))
         home.wait_until_loaded()
-        report.checks = _check(gateway, home.token, workloads)
-        report.settings["fdatasync_us"] = _fdatasync_us(Path(folder) / "sync")
-        _measure(report, gateway, bare, home, workloads, options)
+        report.checks = _check(gateway, home.token, works)
+        report.checks["fdatasync_us"] = _fdatasync_us(Path(folder) / "sync")
+        report.checks["idle_cpu_share"] = _idle_cpu_share(gateway)
+        _measure(report, gateway, bare, home, works, options)
         counted = home.counted()
         _stop(gateway.process)
         report.checks |= _check_records(home, counted, report.measurements)
-    _summarise(report, workloads)
+    _summarise(report, works)
     report.write()
-
-
-class Home:
-    """An installation with endpoints, versions and a token, as the control plane would leave it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(home=folder)
-        self.state = State(self.settings.state_database)
-        identity = Identity(self.state)
-        with self.state.transaction() as tx:
-            metadata.create_all(tx)
-            identity.create_principal(tx, "bench", Role.APPLICATION)
-            self.token = identity.create_token(tx, "bench", Role.APPLICATION, note="bench")
-        self.serving = Serving(self.state, self.settings)
-        self.endpoints: list[str] = []
-
-    def release(self, model: Model) -> None:
-        """Seal the model and route all traffic of its endpoints, one a kind of log, to it."""
-        compiled = compile_model(model.fitted, model.signature, model.holdout)
-        if compiled.runtime != "lightgbm":
-            sys.exit(f"expected the runtime lightgbm, got {compiled.agreement}")
-        objects, key = Objects(self.settings.folder("objects")), load_signing_key(self.settings.folder("keys"))
-        for log in LOGS:
-            name = f"{model.name}-{log}"
-            folder = self.settings.folder("jobs") / name
-            manifest = write_bundle(
-                folder,
-                model=name,
-                version=1,
-                run_id="bench",
-                runtime=compiled.runtime,
-                signature=model.signature,
-                files=compiled.files,
-                views=model.views,
-            )
-            with self.state.transaction() as tx:
-                self.serving.ensure_endpoint(tx, name, log)
-                self.serving.place(tx, name, 1, store_bundle(folder, manifest, objects, key))
-                self.serving.set_route(
-                    tx, name, [Arm(1, 100)], reason="bench", set_by="bench", effective_event_at=flights.THROUGH
-                )
-            if model.views:
-                flights.fill(self.settings.root / "online.db", name)
-            self.endpoints.append(name)
-
-    def wait_until_loaded(self) -> None:
-        for name in self.endpoints:
-            self.serving.await_loaded(name, 1, 30)
-
-    def counted(self) -> dict[str, int]:
-        """Requests by endpoint, as the worker reports them once it has come to rest."""
-        time.sleep(1.5)
-        return {name: self.serving.counters(name)[1].requests for name in self.endpoints}
-
-    def logged(self) -> Counter[str]:
-        """Answered rows by endpoint in the segments of the log."""
-        paths = sorted(self.settings.folder("log").glob("*/*-*.*"))
-        records = (record for path in paths for record in frames.scan(path.read_bytes()))
-        return Counter(record.endpoint for record in records if record.status == "ok")
-
-    def close(self) -> None:
-        self.state.close()
-
-
-def _workloads() -> list[Workload]:
-    contract, views = flights.contract(), flights.views()
-    features = [feature.name for view in views for feature in view.features]
-    own, keys, at = list(contract.ask.inputs), ["tailnum"], str(contract.ask.at)
-    rows = flights.tables(flights.THROUGH)
-    spine = flights.scheduled().select("scheduled_at", "tailnum", *own, is_late=pl.col("arr_delay") > 15)
-    spine = spine.filter(pl.col("scheduled_at") <= flights.THROUGH)
-    tables = {name: table.lazy() for name, table in rows.items()}
-    frame = attach(spine.lazy(), views, tables, sources=contract.sources, at=at).collect()
-    fitted = frame.drop_nulls("is_late").sample(FITTED_ROWS, seed=7)
-    asked = frame.filter(pl.col("scheduled_at").dt.offset_by("20h") > flights.THROUGH).sample(
-        fraction=1, shuffle=True, seed=7
-    )
-    plain = _fit("own", [], fitted)
-    full = _fit("features", views, fitted)
-    plain_answers, full_answers = _answers(plain, asked), _answers(full, asked)
-    return [
-        Workload("6 columns sent", plain, asked.select(own).to_dicts(), plain_answers),
-        Workload("20 columns sent", full, asked.select(*own, *features).to_dicts(), full_answers),
-        Workload("6 sent, 14 looked up", full, asked.select(*own, *keys, at).to_dicts(), full_answers),
-    ]
-
-
-def _fit(name: str, views: list[FeatureView], rows: pl.DataFrame) -> Model:
-    """The example's own training function on these rows."""
-    contract = flights.contract()
-    dtypes = {column: str(dtype) for column, dtype in rows.schema.items()}
-    signature = derive_signature(contract, views, dtypes, CLASSES)
-    columns = {column.name: rows[column.name] for column in signature.inputs}
-    categories = categories_of(columns, signature)
-    inputs = frame_of_columns(columns, signature, categories)
-    params = dict(contract.training.params)
-    label = rows["is_late"].cast(pl.Int64).to_pandas()
-    train = importlib.import_module("flight_delay.train").train
-    fitted = train(TrainingSet(inputs, label, None, params, CLASSES), params)
-    return Model(name, views, signature, fitted, categories, inputs.head(500))
-
-
-def _answers(model: Model, rows: pl.DataFrame) -> list[float]:
-    """The original model's own answers, features joined offline."""
-    inputs = rows.select(column.name for column in model.signature.inputs).rows()
-    return original.predict(model.fitted, as_frame(inputs, model.signature, model.categories), model.signature).tolist()
 
 
 @contextlib.contextmanager
@@ -269,11 +107,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(timeout=30)
 
 
-def _check(gateway: Server, token: str, workloads: list[Workload]) -> dict[str, Any]:
+def _check(gateway: Server, token: str, works: list[Workload]) -> dict[str, Any]:
     """The gateway's answers are the model's own, on every endpoint; without a token there is none."""
     largest = 0.0
     with httpx.Client(base_url=gateway.url, timeout=30) as client:
-        for workload in workloads:
+        for workload in works:
             for log in LOGS:
                 path = f"/endpoints/{workload.endpoint(log)}/invocations"
                 body = workload.bodies()[0]
@@ -289,9 +127,9 @@ def _check(gateway: Server, token: str, workloads: list[Workload]) -> dict[str, 
                 if not difference <= TOLERANCE:
                     sys.exit(f"{workload.name}, {log}: answers differ from the model's by {difference}")
                 largest = max(largest, difference)
-    distinct = {answer for workload in workloads for answer in workload.answers[:CHECKED_ANSWERS]}
+    distinct = {answer for workload in works for answer in workload.answers[:CHECKED_ANSWERS]}
     return {
-        "answers_compared": CHECKED_ANSWERS * len(workloads) * len(LOGS),
+        "answers_compared": CHECKED_ANSWERS * len(works) * len(LOGS),
         "distinct_answers": len(distinct),
         "largest_difference": largest,
     }
@@ -318,16 +156,16 @@ def _measure(
     gateway: Server,
     bare: Server,
     home: Home,
-    workloads: list[Workload],
+    works: list[Workload],
     options: argparse.Namespace,
 ) -> None:
     """Every workload in turn, round after round: first the limit, then the gateway with each log."""
     folder = home.settings.root
-    files = {workload.name: folder / f"{number}.bodies" for number, workload in enumerate(workloads)}
-    for workload in workloads:
+    files = {workload.name: folder / f"{number}.bodies" for number, workload in enumerate(works)}
+    for workload in works:
         files[workload.name].write_bytes(b"\n".join(workload.bodies()) + b"\n")
     for number in range(options.rounds):
-        for workload in workloads:
+        for workload in works:
             load = partial(_load, bodies=files[workload.name], token=home.token, seconds=options.seconds)
             for callers in CONCURRENCIES:
                 measured = {"round": number, "workload": workload.name, "callers": callers}
@@ -382,10 +220,18 @@ def _fdatasync_us(path: Path) -> float:
     return float(np.median(times))
 
 
-def _summarise(report: Report, workloads: list[Workload]) -> None:
+def _idle_cpu_share(server: Server) -> float:
+    """Share of a core that the server takes when nobody asks."""
+    time.sleep(0.5)
+    before, began = server.cpu_seconds(), time.monotonic()
+    time.sleep(2)
+    return (server.cpu_seconds() - before) / (time.monotonic() - began)
+
+
+def _summarise(report: Report, works: list[Workload]) -> None:
     rows = []
     limit: dict[str, Any] = {"server": "bare"}
-    for workload in workloads:
+    for workload in works:
         for callers in CONCURRENCIES:
             which = {"workload": workload.name, "callers": callers}
             for kind in (limit, *({"server": "gateway", "log": log} for log in LOGS)):
@@ -414,6 +260,7 @@ def _summarise(report: Report, workloads: list[Workload]) -> None:
             "cpu_of_limit": ("of limit", ".2f"),
         },
     )
+    print({name: round(value, 4) for name, value in report.checks.items()})
     report.goals = _goals(report, rows)
 
 

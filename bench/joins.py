@@ -314,6 +314,7 @@ def _summarise(report: Any) -> None:
             "bytes": ("bytes read", ",.0f"),
         },
     )
+    print(report.checks)
     report.summary = [*joins, *lookups]
     ours = next(row for row in joins if row["engine"] == "attach, three latest")
     pandas = median_ratio(
