@@ -134,7 +134,7 @@ def test_nothing_outlives_a_killed_supervisor(running: Relevo) -> None:
 
 def test_every_route_but_the_open_ones_refuses_who_shows_no_token(running: Relevo, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    prepare(settings)
+    prepare(settings, keep=lambda token: None)
     services = compose(settings)
     declared = declared_permissions(build(services))
     services.close()
