@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import relevo.app.services  # noqa: F401  # imports every table
-from relevo.app.installation import current_revision, migrate, newest_revision
+from relevo.app.installation import configuration, current_revision, migrate, newest_revision
+from relevo.datasets.service import Datasets
 from relevo.platform.state import State, metadata
 
 
@@ -46,3 +48,15 @@ def test_a_migrated_ledger_refuses_changes(empty_state: State) -> None:
     for change in ("DELETE FROM ledger", "UPDATE ledger SET reason = 'another'"):
         with pytest.raises(sa.exc.DBAPIError, match="append-only"), empty_state.transaction() as tx:
             tx.exec_driver_sql(change)
+
+
+def test_a_dataset_version_of_the_first_tables_is_kept(empty_state: State) -> None:
+    with empty_state.transaction() as tx:
+        command.upgrade(configuration(tx), "0001")
+        columns = "model, source, version, digest, rows, columns, snapshot, workflow_id, created_at"
+        values = "'delay', 'flights', 3, 'd', 7, '{\"id\": \"String\"}', 's', 'w', '2026-01-01 00:00:00'"
+        tx.exec_driver_sql(f"INSERT INTO dataset_versions ({columns}) VALUES ({values})")
+        migrate(tx)
+    (kept,) = Datasets(empty_state).versions("delay")
+    assert (kept.version, kept.rows, kept.columns) == (3, 7, {"id": "String"})
+    assert (kept.checks, kept.changes, kept.mode, kept.quarantined, kept.collected_at) == ((), (), "full", 0, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from relevo.datasets import store
@@ -30,7 +31,10 @@ class Datasets:
         workflow_id: str,
         created_at: datetime,
     ) -> DatasetVersion:
-        """Remember a loaded version. Idempotent: a version that is known already keeps its first record.
+        """Remember a loaded version. Idempotent.
+
+        A version that is known already keeps its first record, except for what the last load found of it: its checks,
+        what was quarantined, and what the rows were read by.
 
         Raises:
             Conflict: The version is known with other content; the table was written by something else.
@@ -42,7 +46,16 @@ class Datasets:
                     f"dataset {model}/{loaded.name} version {loaded.version} is recorded with content "
                     f"{known.digest[:12]}, got {loaded.digest[:12]}; another writer has changed the table"
                 )
-            return known
+            found = replace(
+                known,
+                checks=loaded.checks,
+                quarantined=loaded.quarantined,
+                quarantine_version=loaded.quarantine_version,
+                origin=loaded.origin,
+            )
+            if found != known:
+                store.update_last_load(tx, found)
+            return found
         version = DatasetVersion(
             model=model,
             source=loaded.name,
@@ -54,6 +67,12 @@ class Datasets:
             snapshot=snapshot,
             workflow_id=workflow_id,
             created_at=created_at,
+            checks=loaded.checks,
+            changes=loaded.changes,
+            mode=loaded.mode,
+            quarantined=loaded.quarantined,
+            quarantine_version=loaded.quarantine_version,
+            origin=loaded.origin,
         )
         store.insert(tx, version)
         return version
