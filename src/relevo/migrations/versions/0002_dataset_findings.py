@@ -1,5 +1,7 @@
 """What a load found, beside its version; and what holds a version back from being collected."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -33,7 +35,7 @@ def downgrade() -> None:
             batch_op.drop_column(column.name)
 
 
-def _columns() -> list[sa.Column]:
+def _columns() -> list[sa.Column[Any]]:
     return [
         sa.Column("checks", sa.JSON(), nullable=False, server_default=sa.text("'[]'")),
         sa.Column("changes", sa.JSON(), nullable=False, server_default=sa.text("'[]'")),
