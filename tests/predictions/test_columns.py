@@ -34,6 +34,7 @@ def test_a_request_becomes_a_row_for_each_of_its_rows(record: RecordMaker, asked
         "prediction": 0.25,
         "probabilities": None,
         "request_body": None,
+        "looked_up": None,
         "x_distance": 1400.0,
         "x_carrier": "UA",
         "k_origin": "JFK",
@@ -48,6 +49,19 @@ def test_each_declared_type_keeps_its_values(record: RecordMaker) -> None:
     rows = prediction_rows([record(2, layout=layout, inputs=[values, [None] * 5], keys=[])], {})
     assert [rows[f"x_{kind}"].dtype for kind in types] == [pl.Float64, pl.Int64, pl.String, pl.Boolean, TIME]
     assert [rows[f"x_{kind}"].to_list() for kind in types] == [[value, None] for value in values]
+
+
+def test_the_names_of_the_inputs_that_were_looked_up_stand_in_each_row(record: RecordMaker) -> None:
+    every, one, none = (record(2, looked_up=frames.marks(places)) for places in ([0, 1], [1], []))
+    rows = prediction_rows([every, one, none, record()], {})
+    both = ["distance", "carrier"]
+    assert rows["looked_up"].to_list() == [both, both, ["carrier"], ["carrier"], [], [], None]
+    assert rows["looked_up"].dtype == pl.List(pl.String)
+
+
+def test_a_record_that_marks_an_input_which_is_not_there_does_not_fit(record: RecordMaker) -> None:
+    assert fits(record(looked_up=frames.marks([1])))
+    assert not fits(record(looked_up=frames.marks([2])))
 
 
 def test_probabilities_of_several_classes_are_kept_beside_the_most_probable(record: RecordMaker) -> None:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -87,3 +88,18 @@ def test_a_whole_frame_with_another_payload_is_damage(record: RecordMaker) -> No
     found = scan(foreign + encode(record()))
     assert len(list(found)) == 1
     assert found.damaged_bytes == len(foreign)
+
+
+def test_a_record_of_a_release_that_did_not_log_what_was_looked_up_is_read(record: RecordMaker) -> None:
+    fields = msgspec.msgpack.decode(encode(record())[12:])
+    assert fields.pop() is None  # the last field is the newest
+    payload = msgspec.msgpack.encode(fields)
+    frame = struct.pack("<4sII", MAGIC, len(payload), zlib.crc32(payload, len(payload))) + payload
+    [read] = list(scan(frame))
+    assert read == record(ids=read.ids)
+    assert read.looked_up is None
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_what_was_looked_up_comes_back_whatever_the_number_of_inputs(places: set[int]) -> None:
+    assert frames.marked(frames.marks(places)) == sorted(places)

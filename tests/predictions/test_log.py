@@ -13,12 +13,13 @@ import pytest
 from relevo.errors import Unavailable
 from relevo.platform.settings import Settings
 from relevo.predictions.collector import run
-from relevo.predictions.columns import PREDICTIONS
-from relevo.predictions.frames import Record, encode
+from relevo.predictions.columns import PREDICTIONS, prediction_rows
+from relevo.predictions.frames import Record, encode, marks
 from relevo.predictions.ids import new_boot
 from relevo.predictions.labels import Label, LabelIntake
 from relevo.predictions.log import PredictionLog
 from relevo.predictions.segments import SegmentWriter
+from relevo.predictions.tables import LogTable, table_path
 
 RecordMaker = Callable[..., Record]
 HOUR = timedelta(hours=1)
@@ -154,3 +155,16 @@ def test_a_flush_without_a_collector_says_what_it_waited_for(
     intake.record("flight-delay", 1, [Label(record().ids[0], 1.0, asked_at)])
     with pytest.raises(Unavailable, match=r"1 label to be collected; no collector has worked in this home"):
         log.flush(0.05)
+
+
+def test_a_table_that_an_earlier_release_began_is_read_and_goes_on(
+    settings: Settings, log: PredictionLog, record: RecordMaker, asked_at: datetime
+) -> None:
+    table = LogTable(table_path(settings.root, "predictions", "flight-delay"))
+    table.append(prediction_rows([record()], {}).drop("looked_up"), {"old": 1})
+    old = log.window("flight-delay", asked_at, asked_at + HOUR).collect()
+    assert old["looked_up"].to_list() == [None]
+    assert old["looked_up"].dtype == PREDICTIONS["looked_up"]
+    table.append(prediction_rows([record(looked_up=marks([0]))], table.columns()), {"new": 1})
+    both = log.window("flight-delay", asked_at, asked_at + HOUR).collect()
+    assert sorted(both["looked_up"].to_list(), key=str) == [None, ["distance"]]

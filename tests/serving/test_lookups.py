@@ -17,6 +17,7 @@ from gateway_home import ENDPOINT, NOW, SIGNATURE, Home
 from relevo.features.declare import latest
 from relevo.features.model import Entity, FeatureView, view_id
 from relevo.features.online import Entry, OnlineStore, Progress, encode_key, entry_name, microseconds
+from relevo.predictions import frames
 from relevo.runtimes.model import Column, ColumnType
 
 VIEW = FeatureView(
@@ -100,8 +101,19 @@ def test_the_log_has_the_features_and_how_far_the_store_was_filled(flights: Home
     flights.eventually(lambda: len(logged()) == 1)
     record = logged()[0]
     assert record.keys == [["JFK"]]
+    assert frames.marked(record.looked_up or b"") == [2]
     assert record.materialised_through_us == microseconds(THROUGH)
     assert record.asked_at_us == [microseconds(datetime.fromisoformat(at(3)))]
+
+
+def test_the_log_tells_what_the_caller_sent_from_what_was_looked_up(flights: Home, asking: httpx.Client) -> None:
+    ask(asking, {"origin": "JFK", "distance": 32.0, "delay": 20.0})
+
+    def logged() -> list[Any]:
+        return [one for one in flights.records() if one.inputs == [[32.0, "UA", 20.0]]]
+
+    flights.eventually(lambda: len(logged()) == 1)
+    assert logged()[0].looked_up == b""
 
 
 def test_a_row_without_the_key_is_refused(asking: httpx.Client) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from relevo.predictions.frames import Layout, Record
+from relevo.predictions.frames import Layout, Record, marked
 from relevo.predictions.store import LabelRow
 
 TIME = pl.Datetime("us", "UTC")
@@ -29,6 +29,7 @@ PREDICTIONS: dict[str, pl.DataType] = {
     "prediction": pl.Float64(),
     "probabilities": pl.List(pl.Float64()),
     "request_body": pl.Binary(),
+    "looked_up": pl.List(pl.String()),  # names of the inputs that the online store gave; null: it was not logged
 }
 LABELS: dict[str, pl.DataType] = {
     "prediction_id": pl.String(),
@@ -110,7 +111,8 @@ def _layout(encoded: bytes) -> Layout:
 
 def _group_rows(records: Sequence[Record], layout: Layout, existing: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Rows of records that share a layout."""
-    base: dict[str, list[Any]] = {name: [] for name in PREDICTIONS}
+    base: dict[str, list[Any]] = {name: [] for name in PREDICTIONS if name != "looked_up"}
+    looked_up: list[bytes | None] = []
     inputs: list[Sequence[Any]] = []
     keys: list[Sequence[Any]] = []
     no_inputs: list[Any] = [None] * len(layout.inputs)
@@ -118,9 +120,11 @@ def _group_rows(records: Sequence[Record], layout: Layout, existing: Mapping[str
     for record in records:
         count = _row_count(record)
         _extend(base, record, count)
+        looked_up.extend([record.looked_up] * count)
         inputs.extend(record.inputs or [no_inputs] * count)
         keys.extend(record.keys or [no_keys] * count)
     columns = [_times_or_values(name, values) for name, values in base.items()]
+    columns.append(_looked_up(looked_up, layout))
     columns += _value_columns("x_", layout.inputs, inputs, existing)
     columns += _value_columns("k_", layout.keys, keys, existing)
     return pl.DataFrame(columns)
@@ -139,6 +143,7 @@ def fits(record: Record) -> bool:
         and all(len(row) == len(layout.inputs) for row in record.inputs)
         and all(len(row) == len(layout.keys) for row in record.keys)
         and all(kind in _TYPES for _, kind in (*layout.inputs, *layout.keys))
+        and all(place < len(layout.inputs) for place in marked(record.looked_up or b""))
     )
 
 
@@ -180,6 +185,14 @@ def _times_or_values(name: str, values: list[Any]) -> pl.Series:
     if kind == TIME:
         return pl.Series(name, values, dtype=pl.Int64).cast(kind)
     return pl.Series(name, values, dtype=kind)
+
+
+def _looked_up(encoded: Sequence[bytes | None], layout: Layout) -> pl.Series:
+    """The names of the inputs that were looked up, a list a row; requests of a version differ in few ways."""
+    places = {marks: place for place, marks in enumerate(dict.fromkeys(encoded))}
+    names = [None if marks is None else [layout.inputs[place][0] for place in marked(marks)] for marks in places]
+    kinds = pl.Series("looked_up", names, dtype=PREDICTIONS["looked_up"])
+    return kinds.gather([places[marks] for marks in encoded])
 
 
 def _value_columns(

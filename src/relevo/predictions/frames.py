@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -36,6 +36,9 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
     ``inputs`` and ``keys`` follow ``layout``. ``predictions`` holds a number a row, or for more than two classes a list
     of probabilities a row; it is empty when the request failed. A request that failed before its rows were read has no
     ids, one ``asked_at_us``, and the first 4 KiB of its ``body``.
+
+    ``looked_up`` says which inputs the online store gave and which the caller sent: a bit an input (`marks`), None in
+    records of a time when this was not logged.
     """
 
     endpoint: str
@@ -52,6 +55,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
     status: Literal["ok", "failed"] = "ok"
     error: str | None = None
     body: bytes | None = None
+    looked_up: bytes | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,6 +68,26 @@ def layout(inputs: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]] = 
 
 
 NO_LAYOUT = layout(())
+
+
+def marks(places: Iterable[int]) -> bytes:
+    """A bit for each place, the lowest first: the inputs of a layout that were looked up.
+
+    >>> list(marks([0, 9]))
+    [1, 2]
+    """
+    bits = sum(1 << place for place in set(places))
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def marked(encoded: bytes) -> list[int]:
+    """The places that `marks` marked, ascending.
+
+    >>> marked(bytes([1, 2]))
+    [0, 9]
+    """
+    bits = int.from_bytes(encoded, "little")
+    return [place for place in range(bits.bit_length()) if bits >> place & 1]
 
 
 def encode(record: Record) -> bytes:

@@ -104,7 +104,11 @@ class PredictionLog:
 
     def _predictions(self, endpoint: str) -> pl.LazyFrame:
         found = scan(table_path(self._root, "predictions", endpoint))
-        return pl.LazyFrame(schema=PREDICTIONS) if found is None else merged(found)
+        if found is None:
+            return pl.LazyFrame(schema=PREDICTIONS)
+        there = found.collect_schema()  # a table that an earlier release began has not every column
+        lacking = [pl.lit(None, kind).alias(name) for name, kind in PREDICTIONS.items() if name not in there]
+        return merged(found.with_columns(lacking))
 
     def _newest_labels(self, endpoint: str, known_by: datetime | None) -> pl.LazyFrame:
         """One row a labelled prediction: ``prediction_id``, ``label``, ``outcome``, ``known_at``."""

@@ -288,6 +288,7 @@ class Invocations:
                     request_id=request.request_id,
                     status="ok" if error is None else "failed",
                     error=error,
+                    looked_up=version.looked_up(request.sent),
                 )
             )
         )

@@ -13,6 +13,9 @@ from relevo.runtimes.decoders import Decoded, Decoder, build_decoder
 from relevo.runtimes.loading import LoadedRuntime
 from relevo.runtimes.model import Signature
 
+#: Different sets of sent columns that are remembered; a client sends one or two.
+_MAX_MARKS = 64
+
 
 class LoadedVersion:
     """A verified, probed version in memory. Belongs to the event loop."""
@@ -21,6 +24,7 @@ class LoadedVersion:
         "_fills",
         "_is_retired",
         "_keys",
+        "_marks",
         "_uses",
         "bundle",
         "decode",
@@ -49,12 +53,22 @@ class LoadedVersion:
             (place, column.name, column.view) for place, column in enumerate(self.signature.inputs) if column.view
         ]
         self._keys = {name: places[name] for view in self.views for name in view.entity.key if name in places}
+        self._marks: dict[frozenset[str], bytes] = {}
         self._uses = 0
         self._is_retired = False
 
     def needs_lookup(self, sent: frozenset[str]) -> bool:
         """Whether a view fills an input that the caller did not send."""
         return any(name not in sent for _, name, _ in self._fills)
+
+    def looked_up(self, sent: frozenset[str]) -> bytes:
+        """Which inputs are looked up when the caller sends these, as the log marks them."""
+        known = self._marks.get(sent)
+        if known is None:
+            if len(self._marks) >= _MAX_MARKS:
+                self._marks.clear()
+            known = self._marks[sent] = frames.marks(place for place, name, _ in self._fills if name not in sent)
+        return known
 
     def look_up(self, decoded: Decoded, at: list[datetime], store: OnlineStore) -> datetime | None:
         """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.
