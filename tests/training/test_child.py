@@ -11,6 +11,7 @@ import httpx
 import polars as pl
 import pytest
 
+from relevo.datasets.tables import content_digest
 from relevo.errors import JobFailed
 from relevo.features import FeatureView, latest, mean
 from relevo.platform.jobs import Job
@@ -56,6 +57,22 @@ def test_a_run_goes_from_loaders_to_an_evaluation(job: Job, project: Project) ->
     assert found["rows"] == built["held_out"]
     assert set(found["slices"]) | set(found["slices_left_out"]) == {"zone=north", "zone=south", "zone=port"}
     assert f"fitting on {built['fitted']:,} rows" in said
+
+
+def test_the_digest_of_a_training_set_covers_its_values_and_not_the_bytes_of_its_file(
+    job: Job, project: Project
+) -> None:
+    folder = project.prepare()
+    built = call_all(job, folder, "load_sources", "build")
+    rows = pl.read_parquet(folder.rows)
+    rows.write_parquet(folder.rows, compression="lz4", statistics=False)  # another writer, another file
+    assert content_digest(pl.read_parquet(folder.rows)) == built["digest"]
+    assert content_digest(rows.rename({"x_busy": "x_calm"})) != built["digest"]
+    assert content_digest(rows.with_columns(pl.col("x_seats").cast(pl.Float64))) != built["digest"]
+    assert content_digest(rows.with_columns(x_busy=pl.lit(0.0))) != built["digest"]
+    pinned = {name: {"version": 0, "digest": "", "rows": 0} for name in ("rides", "zones")}
+    again = job.call("rebuild", run=str(folder.path), pinned=pinned, digest=built["digest"])
+    assert again == {"digest": built["digest"], "rows": built["rows"], "changed": []}
 
 
 def test_no_row_is_younger_than_the_maturity_of_its_label(job: Job, project: Project) -> None:

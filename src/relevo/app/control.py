@@ -25,6 +25,7 @@ import relevo.ledger.api
 import relevo.monitoring.api
 import relevo.releases.api
 import relevo.retraining.api
+import relevo.training.api
 from relevo.app.pages import include_console
 from relevo.app.schedule import Schedule
 from relevo.app.services import Services, compose
@@ -48,6 +49,7 @@ ROUTERS = [
         relevo.monitoring.api,
         relevo.releases.api,
         relevo.retraining.api,
+        relevo.training.api,
     )
 ]
 

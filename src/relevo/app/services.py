@@ -28,6 +28,7 @@ from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
 from relevo.retraining.service import Retraining
 from relevo.serving.service import Serving
+from relevo.training.rebuilding import TrainingSets
 from relevo.training.service import Training
 
 
@@ -48,6 +49,7 @@ class Services:
     serving: Serving
     workflows: Workflows
     training: Training
+    training_sets: TrainingSets
     monitoring: Monitoring
     watch: Watch
     releases: Releases
@@ -161,6 +163,7 @@ def compose(settings: Settings) -> Services:
         serving=serving,
         workflows=workflows,
         training=training,
+        training_sets=TrainingSets(settings, contracts, registry),
         monitoring=monitoring,
         watch=watch,
         releases=releases,

@@ -113,9 +113,9 @@ class Client:
         self._http = httpx.Client(headers=headers, timeout=timeout_seconds)
 
     @classmethod
-    def from_settings(cls, settings: Settings | None = None) -> Client:
+    def from_settings(cls, settings: Settings | None = None, *, timeout_seconds: float = 120.0) -> Client:
         """A client with the credentials of the environment or the home folder."""
-        return cls(credentials(settings or nearest_settings()))
+        return cls(credentials(settings or nearest_settings()), timeout_seconds=timeout_seconds)
 
     def get(self, path: str, **parameters: object) -> Any:
         """The JSON answer of the control plane."""

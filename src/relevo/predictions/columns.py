@@ -24,12 +24,12 @@ PREDICTIONS: dict[str, pl.DataType] = {
     "asked_at": TIME,
     "logged_at": TIME,
     "materialised_through": TIME,
+    "looked_up": pl.List(pl.String()),  # names of the inputs that the online store gave; null: it was not logged
     "status": pl.String(),
     "error": pl.String(),
     "prediction": pl.Float64(),
     "probabilities": pl.List(pl.Float64()),
     "request_body": pl.Binary(),
-    "looked_up": pl.List(pl.String()),  # names of the inputs that the online store gave; null: it was not logged
 }
 LABELS: dict[str, pl.DataType] = {
     "prediction_id": pl.String(),
@@ -123,8 +123,9 @@ def _group_rows(records: Sequence[Record], layout: Layout, existing: Mapping[str
         looked_up.extend([record.looked_up] * count)
         inputs.extend(record.inputs or [no_inputs] * count)
         keys.extend(record.keys or [no_keys] * count)
-    columns = [_times_or_values(name, values) for name, values in base.items()]
-    columns.append(_looked_up(looked_up, layout))
+    series = {name: _times_or_values(name, values) for name, values in base.items()}
+    series["looked_up"] = _looked_up(looked_up, layout)
+    columns = [series[name] for name in PREDICTIONS]
     columns += _value_columns("x_", layout.inputs, inputs, existing)
     columns += _value_columns("k_", layout.keys, keys, existing)
     return pl.DataFrame(columns)

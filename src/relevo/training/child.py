@@ -6,6 +6,7 @@ gives them as small JSON; so every step can run in a fresh child, and doing one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,21 @@ def build(run: str) -> Json:
         # What the champion looked up may be gone from the contract; then it cannot be compared, and evaluate says so.
         built = rows.build(asked, versions, None, folder.rows)
     return folder.write("built", built)
+
+
+def rebuild(run: str, pinned: dict[str, Json], digest: str) -> Json:
+    """The rows of a sealed version made again from its pinned datasets: ``digest``, ``rows``, and ``changed``.
+
+    ``changed`` names the datasets whose content is not the pinned one; it is looked for only when the digest is not
+    the one expected.
+    """
+    from relevo.training import rows
+
+    folder, asked = _open(run)
+    progress("building the training set again")
+    built = rows.build(asked, {name: int(one["version"]) for name, one in pinned.items()}, None, folder.rows)
+    changed = [] if built.digest == digest else rows.changed_datasets(asked, pinned)
+    return {"digest": built.digest, "rows": built.rows, "changed": changed}
 
 
 def fit(run: str) -> Json:
@@ -112,9 +128,10 @@ def _champion(run: Run) -> Any:
 
 
 #: By name, what a job may call.
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Json]] = {
     "load_sources": load_sources,
     "build": build,
+    "rebuild": rebuild,
     "fit": fit,
     "evaluate": evaluate,
     "track": track,

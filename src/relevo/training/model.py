@@ -44,6 +44,15 @@ class Champion:
 
 
 @dataclass(frozen=True, slots=True)
+class PinnedDataset:
+    """The version of a dataset that a training set was made of, and the digest of its content."""
+
+    version: int
+    digest: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Everything that a child needs to know of a run; written once as ``run.json`` in the run's folder."""
 

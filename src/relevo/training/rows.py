@@ -5,7 +5,6 @@ Runs in child processes only. The rows are kept as one Parquet file; prefixes ke
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from relevo.contract.model import Contract, Task
-from relevo.datasets.tables import scan_version
+from relevo.datasets.tables import content_digest, scan_version
 from relevo.errors import Invalid
 from relevo.features.model import FeatureView
 from relevo.features.point_in_time import attach
@@ -34,7 +33,11 @@ _LABEL = "__label"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What ``build`` made, beside the file of rows."""
+    """What ``build`` made, beside the file of rows.
+
+    ``digest`` covers names, types and values of the rows, not the bytes of the file: another writer gives the same one.
+    What the champion's inputs were is no part of it.
+    """
 
     signature: Signature
     rows: int
@@ -87,8 +90,20 @@ def build(run: Run, versions: Mapping[str, int], champion: Manifest | None, path
         classes=classes,
         split=split,
         holdout_fraction=contract.training.holdout if isinstance(contract.training.holdout, float) else None,
-        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        digest=content_digest(rows.select(pl.exclude(f"^{CHAMPION_INPUT}.*$"))),
     )
+
+
+def changed_datasets(run: Run, pinned: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The pinned datasets whose content is not what their digest says: another writer has changed the table."""
+    changed = []
+    for name, one in pinned.items():
+        source = run.contract.source(name)
+        naming = list(dict.fromkeys([*([source.event_time] if source.event_time else []), *source.key]))
+        frame = scan_version(Path(run.tables), name, int(one["version"])).sort(naming).collect()
+        if content_digest(frame) != one["digest"]:
+            changed.append(name)
+    return changed
 
 
 def _spine(contract: Contract, tables: Mapping[str, pl.LazyFrame], as_of: datetime) -> tuple[pl.DataFrame, int]:
