@@ -59,3 +59,29 @@ def test_a_view_that_does_not_fit_is_refused(views: list[object], expected: str)
     assert len(problems) == 1
     assert expected in problems[0]
     assert problems[0].startswith("features: view ")
+
+
+def _reading(column: str | None, *, aggregation: str = "mean", derived: tuple[object, ...] = ()) -> object:
+    calculation = {"name": "lateness", "aggregation": aggregation, "column": column, "over": "PT3600S"}
+    view = {"name": "past", "entity": {"name": "place", "key": ["depot"]}, "source": "orders", "ttl": None}
+    return {**view, "features": [calculation], "derived": list(derived)}
+
+
+def test_a_view_that_reads_the_label_is_refused() -> None:
+    assert _problems(_reading("is_late")) == ["features: view past: feature lateness reads the label is_late of orders"]
+    assert _problems(_reading("weight")) == []
+    assert _problems(_reading(None, aggregation="count")) == []
+
+
+def test_a_view_that_reads_the_label_by_a_derived_column_is_refused() -> None:
+    first = {"name": "hint", "expression": "{}", "reads": ["is_late", "weight"]}
+    second = {"name": "more", "expression": "{}", "reads": ["hint"]}
+    assert _problems(_reading("more", derived=(first, second))) == [
+        "features: view past: derived column hint reads the label is_late of orders",
+        "features: view past: derived column more reads the label is_late of orders",
+        "features: view past: feature lateness reads the label is_late of orders by the column more",
+    ]
+
+
+def test_a_column_of_the_labels_name_in_another_source_is_no_label() -> None:
+    assert _problems({**_reading("is_late"), "source": "stock"}) == []

@@ -3,10 +3,24 @@ import subprocess
 import sys
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from relevo.errors import Invalid
-from relevo.features import Entity, FeatureView, count, latest, mean, since_latest, total
+from relevo.features import (
+    Entity,
+    FeatureView,
+    count,
+    deviation,
+    distinct,
+    last,
+    latest,
+    maximum,
+    mean,
+    minimum,
+    since_latest,
+    total,
+)
 from relevo.features.model import Aggregation, duration, view_id
 from relevo.platform.encoding import parse, to_json
 
@@ -30,6 +44,24 @@ DEPARTURES = FeatureView(
 )
 
 
+GAINS = FeatureView(
+    "gains",
+    entity=ORIGIN,
+    source="landings",
+    columns={"doubled": pl.col("gain") * 2, "gain": pl.col("dep_delay") - pl.col("arr_delay")},
+    features={
+        "gain": latest("gain", default=-1),
+        "low": minimum("doubled", over="1h", default=0),
+        "high": maximum("distance", over="1h"),
+        "spread": deviation("gain", over="1d"),
+        "carrier": last("carrier", over="2h", default="none"),
+        "carriers": distinct("carrier", over="2h", default=0),
+    },
+    fresh_within="3h",
+    required=True,
+)
+
+
 def test_a_view_is_declared_with_short_words():
     assert WEATHER.entity.key == ("origin",)
     assert WEATHER.ttl == timedelta(hours=6)
@@ -42,7 +74,7 @@ def test_a_view_is_declared_with_short_words():
     ]
 
 
-@pytest.mark.parametrize("view", [WEATHER, DEPARTURES])
+@pytest.mark.parametrize("view", [WEATHER, DEPARTURES, GAINS])
 def test_a_view_survives_json(view):
     assert parse(FeatureView, json.loads(json.dumps(to_json(view)))) == view
 
@@ -99,3 +131,80 @@ def test_declaring_imports_no_data_library():
     code = f"import sys, relevo.features; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_derived_columns_stand_after_those_that_they_read():
+    assert [column.name for column in GAINS.derived] == ["gain", "doubled"]
+    assert GAINS.columns == ("gain", "doubled", "distance", "carrier")
+    assert GAINS.reads == ("distance", "carrier", "arr_delay", "dep_delay")
+
+
+def test_the_json_of_a_view_before_there_were_derived_columns_and_defaults_is_read():
+    old = to_json(WEATHER)
+    for name in ("derived", "fresh_within", "required"):
+        del old[name]
+    for feature in old["features"]:
+        del feature["default"]
+    assert parse(FeatureView, old) == WEATHER
+
+
+def test_the_identity_is_that_of_what_is_stored():
+    def weather(**settings):
+        features = {"wind_speed": latest("wind_speed", **settings.pop("wind", {})), "visibility": latest("visib")}
+        features["weather_age"] = since_latest()
+        return view_id(
+            "m", FeatureView("weather", entity=ORIGIN, source="weather", ttl="6h", features=features, **settings)
+        )
+
+    assert weather() == weather(fresh_within="1h", required=True) == "m:weather:4a44e226"
+    assert len({weather(), weather(wind={"default": 3}), weather(columns={"gust": pl.col("wind_speed") * 2})}) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a b": pl.col("x")}, "letters, digits and underscores"),
+        ({"a": "x"}, "expected a Polars expression"),
+        (
+            {"a": pl.col("x").map_elements(lambda x: x, return_dtype=pl.Int64)},
+            "derived column a calls a Python function",
+        ),
+        ({"a": pl.struct("x", "y").map_batches(lambda x: x) + 1}, "derived column a calls a Python function"),
+        ({"a": pl.col("x") - pl.col("x").mean()}, "looks at more than one row"),
+        ({"a": pl.col("x").shift()}, "looks at more than one row"),
+        ({"a": pl.col("x").cum_sum()}, "looks at more than one row"),
+        ({"a": pl.col("x").over("y")}, "looks at more than one row"),
+        ({"a": pl.col("x").drop_nulls()}, "looks at more than one row"),
+        ({"a": pl.all() * 2}, "selects several columns"),
+        ({"a": pl.col("x", "y")}, "selects several columns"),
+        ({"a": pl.col("^x.*$")}, "selects several columns"),
+        ({"a": pl.col("a") + 1}, "in a circle: a -> a"),
+        ({"a": pl.col("c"), "b": pl.col("a"), "c": pl.col("b") + pl.col("x")}, "in a circle: a -> c -> b -> a"),
+        ({"origin": pl.col("x")}, "column origin is declared twice"),
+    ],
+)
+def test_a_derived_column_that_is_not_allowed_is_named(columns, message):
+    with pytest.raises(Invalid, match=message):
+        FeatureView("v", entity=ORIGIN, source="s", features={"f": latest("a")}, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: mean("x", over="1h", default="none"), "expected a number as its default, got 'none'"),
+        (lambda: mean("x", over="1h", default=True), "expected a number as its default"),
+        (lambda: count(over="1h", default=0.5), "expected a whole number as its default"),
+        (lambda: distinct("x", over="1h", default="1"), "expected a whole number as its default"),
+        (lambda: latest("x", default=[1]), "expected a number, text, or a truth value as its default"),
+        (lambda: minimum("x", over="1h", default=float("inf")), "expected a finite default, got inf"),
+        (lambda: deviation("", over="1h"), "needs a column"),
+    ],
+)
+def test_a_default_that_cannot_be_one_is_refused(made, message):
+    with pytest.raises(Invalid, match=message):
+        FeatureView("v", entity=ORIGIN, source="s", features={"f": made()})
+
+
+def test_a_freshness_limit_is_a_time():
+    with pytest.raises(Invalid, match="fresh_within is longer than nothing"):
+        FeatureView("v", entity=ORIGIN, source="s", features={"f": latest("x")}, fresh_within="0s")

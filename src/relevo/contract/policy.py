@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from relevo.contract.durations import format_duration
-from relevo.contract.model import AppliedContract, Change, Condition, Contract, Difference, Gate, Source
+from relevo.contract.model import AppliedContract, Change, Condition, Contract, Difference, Gate, Scalar, Source
 from relevo.contract.reading import Problems, meant, one_of
 
 
@@ -31,6 +31,15 @@ class ViewFeature(msgspec.Struct, frozen=True):
     aggregation: str
     column: str | None
     over: timedelta | None
+    default: Scalar | None = None
+
+
+class ViewDerived(msgspec.Struct, frozen=True):
+    """A derived column as a package's description states it."""
+
+    name: str
+    expression: str
+    reads: tuple[str, ...]
 
 
 class ViewEntity(msgspec.Struct, frozen=True):
@@ -48,6 +57,9 @@ class View(msgspec.Struct, frozen=True):
     source: str
     features: tuple[ViewFeature, ...]
     ttl: timedelta | None
+    derived: tuple[ViewDerived, ...] = ()
+    fresh_within: timedelta | None = None
+    required: bool = False
 
 
 def references(contract: Contract) -> list[Reference]:
@@ -88,6 +100,8 @@ def _view_problems(contract: Contract, view: View, columns: Mapping[str, list[st
         return
     if sources[view.source].event_time is None:
         yield f"source {view.source} has no event_time, so nothing says what was known when"
+    if view.source == contract.label.source:
+        yield from _label_readers(contract, view)
     asked = sources.get(contract.ask.source)
     known = [
         *contract.ask.inputs,
@@ -98,6 +112,20 @@ def _view_problems(contract: Contract, view: View, columns: Mapping[str, list[st
         if key not in known:
             where = f"ask.inputs, or in the checks of {contract.ask.source}"
             yield f"entity {view.entity.name}: expected the key among {where}, got {key!r}{meant(key, known)}"
+
+
+def _label_readers(contract: Contract, view: View) -> Iterator[str]:
+    """What of the view reads the outcome that the model predicts, or is made from it."""
+    label = contract.label.column
+    made_from_it = {label}
+    for derived in view.derived:  # each follows those that it reads
+        if made_from_it.intersection(derived.reads):
+            made_from_it.add(derived.name)
+            yield f"derived column {derived.name} reads the label {label} of {view.source}"
+    for feature in view.features:
+        if feature.column in made_from_it:
+            by = "" if feature.column == label else f" by the column {feature.column}"
+            yield f"feature {feature.name} reads the label {label} of {view.source}{by}"
 
 
 def change(
@@ -139,10 +167,16 @@ def _fields(applied: AppliedContract) -> dict[str, str]:
     fields = dict(_flattened("", applied.contract))
     for view in views_of(applied.description):
         ttl = "" if view.ttl is None else f", ttl {format_duration(view.ttl)}"
-        fields[f"features.{view.name}"] = f"{view.entity.name} ({', '.join(view.entity.key)}) from {view.source}{ttl}"
+        fresh = "" if view.fresh_within is None else f", fresh within {format_duration(view.fresh_within)}"
+        more = f"{ttl}{fresh}{', required' if view.required else ''}"
+        fields[f"features.{view.name}"] = f"{view.entity.name} ({', '.join(view.entity.key)}) from {view.source}{more}"
+        for derived in view.derived:
+            fields[f"features.{view.name}.columns.{derived.name}"] = derived.expression
         for feature in view.features:
             over = "" if feature.over is None else f" over {format_duration(feature.over)}"
-            fields[f"features.{view.name}.{feature.name}"] = f"{feature.aggregation}({feature.column or ''}){over}"
+            default = "" if feature.default is None else f", default {_words(feature.default)}"
+            calculation = f"{feature.aggregation}({feature.column or ''}){over}{default}"
+            fields[f"features.{view.name}.{feature.name}"] = calculation
     return fields
 
 

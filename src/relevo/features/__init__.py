@@ -5,7 +5,32 @@ sets joined as of each row's time (``point_in_time``), values kept up to date fo
 and the check that both agree. What a row may tell starts when it has happened and is known, never earlier.
 """
 
-from relevo.features.declare import count, latest, mean, since_latest, total
+from relevo.features.declare import (
+    count,
+    deviation,
+    distinct,
+    last,
+    latest,
+    maximum,
+    mean,
+    minimum,
+    since_latest,
+    total,
+)
 from relevo.features.model import Entity, Feature, FeatureView
 
-__all__ = ["Entity", "Feature", "FeatureView", "count", "latest", "mean", "since_latest", "total"]
+__all__ = [
+    "Entity",
+    "Feature",
+    "FeatureView",
+    "count",
+    "deviation",
+    "distinct",
+    "last",
+    "latest",
+    "maximum",
+    "mean",
+    "minimum",
+    "since_latest",
+    "total",
+]

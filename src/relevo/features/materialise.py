@@ -18,6 +18,7 @@ import polars as pl
 
 from relevo.contract.model import Source
 from relevo.datasets.loading import read_source
+from relevo.errors import Invalid
 from relevo.features.model import FeatureView, view_id
 from relevo.features.online import (
     KEPT_BEFORE,
@@ -70,6 +71,7 @@ class Materialiser:
         origin: str,
     ) -> None:
         check_views(views, sources)
+        _refuse_what_is_not_served(views)
         self._store, self._model, self._package, self._origin = store, model, package, origin
         self._views = {view_id(model, view): view for view in views}
         used = {view.source for view in views}
@@ -141,6 +143,17 @@ class Materialiser:
         kept = {} if is_new else self._store.entries(names.values())
         batch = _Batch(view, rows, microseconds(until))
         return {names[key]: batch.append(kept.get(names[key], Entry()), own) for key, own in places.items()}
+
+
+def _refuse_what_is_not_served(views: Sequence[FeatureView]) -> None:
+    for view in views:
+        for feature in view.features:
+            if feature.aggregation.is_windowed and not feature.aggregation.is_running:
+                raise Invalid(f"feature {feature.name} of {view.name}: {feature.aggregation} cannot be served yet")
+            if feature.default is not None:
+                raise Invalid(f"feature {feature.name} of {view.name}: a default cannot be served yet")
+        if view.required:
+            raise Invalid(f"feature view {view.name}: required cannot be served yet")
 
 
 class _Batch:

@@ -7,8 +7,10 @@ What the join promises, whatever the order and the faults of its input:
 - ``latest`` is the row with the newest event time among those that count; of several, the one known last; of several
   still, the last in the table. Its age, asked time minus event time, may be the view's ttl, and no more.
 - A window holds the rows that began to count in ``(asked - over, asked]``: it ends at the asked time, not at a row.
+- Nulls and NaN are left out of windows; infinities are left out of sums, means and deviations, and kept elsewhere.
+- ``last`` is the value of the row that began to count last; of rows that began at once, the one with the newest event.
 - A null key or a null time matches nothing, and every feature is null. A key without rows has counts and sums of 0.
-- NaN is null. Infinities are left out of sums and means.
+- NaN is null. A feature's default stands wherever its value would be null, at the very end.
 
 Joining as-of on known time after dropping rows below the running maximum of event time is exact for ``latest``,
 because such a row is never the newest from the moment that it is known.
@@ -24,6 +26,7 @@ import polars as pl
 from relevo.contract.model import Source
 from relevo.datasets.loading import TIME
 from relevo.errors import Invalid, nearest
+from relevo.features.exact import ExactWindows
 from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
 from relevo.features.rows import EVENT, KNOWN, columns_of, may_be_late, number_column, read_rows, value_column
@@ -61,8 +64,11 @@ def attach(
         source = declared[view.source]
         rows = _with_keys_of(schema, read_rows(view, source, tables[view.source]), view)
         asked = _attach_latest(asked, view, rows, has_late_rows=may_be_late(source))
-        asked = _attach_windows(asked, view, rows)
-    return asked.sort(_ROW).drop(_ROW, _AT)
+        asked = _attach_running(asked, view, rows)
+        asked = _attach_exact(asked, view, rows)
+        asked = _with_defaults(asked, view)
+    names = [feature.name for view in views for feature in view.features]
+    return asked.sort(_ROW).select(*schema, *names)
 
 
 def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, has_late_rows: bool) -> pl.LazyFrame:
@@ -87,9 +93,10 @@ def _latest(feature: Feature, ttl: timedelta | None) -> pl.Expr:
     return (value if ttl is None else pl.when(age <= ttl).then(value)).alias(feature.name)
 
 
-def _attach_windows(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+def _attach_running(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
     """Prefix sums over each entity's rows; a window is the one at its end minus the one at its start."""
-    if not view.windows:
+    running = [feature for feature in view.features if feature.aggregation.is_running]
+    if not running:
         return asked
     prefixes = _prefixes(view)
     rows = (
@@ -101,18 +108,24 @@ def _attach_windows(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) 
         .select(*view.entity.key, KNOWN, *prefixes)
     )
     asked = _join(asked, rows, view, _AT)
-    for over in view.windows:
-        before = rows.rename({name: _before(name) for name in prefixes})
+    before = rows.rename({name: _before(name) for name in prefixes})
+    for over, features in _by_window(running).items():
         asked = _join(asked.with_columns((pl.col(_AT) - over).alias(_FROM)), before, view, _FROM)
-        features = [feature for feature in view.features if feature.over == over]
         has_key = pl.all_horizontal(pl.col(*view.entity.key, _AT).is_not_null())
         asked = asked.with_columns(pl.when(has_key).then(_window(feature)).alias(feature.name) for feature in features)
         asked = asked.drop(_FROM, *(_before(name) for name in prefixes))
     return asked.drop(*prefixes)
 
 
+def _by_window(features: Iterable[Feature]) -> dict[timedelta, list[Feature]]:
+    windows: dict[timedelta, list[Feature]] = {}
+    for feature in features:
+        windows.setdefault(feature.over or timedelta(0), []).append(feature)
+    return windows
+
+
 def _prefixes(view: FeatureView) -> dict[str, pl.Expr]:
-    prefixes = {}
+    prefixes: dict[str, pl.Expr] = {}
     if any(feature.aggregation is Aggregation.COUNT for feature in view.features):
         prefixes[_COUNT] = pl.int_range(1, pl.len() + 1)
     for column in columns_of(view, Aggregation.SUM, Aggregation.MEAN):
@@ -133,6 +146,61 @@ def _window(feature: Feature) -> pl.Expr:
 
 def _difference(name: str) -> pl.Expr:
     return pl.col(name).fill_null(0) - pl.col(_before(name)).fill_null(0)
+
+
+def _attach_exact(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Features for which a window's own rows are looked at: found by their place among the sorted rows."""
+    features = [feature for feature in view.features if feature.aggregation.is_windowed]
+    features = [feature for feature in features if not feature.aggregation.is_running]
+    if not features:
+        return asked
+    types = rows.collect_schema()
+    kinds = {feature.name: _type_of(feature, types) for feature in features}
+    schema = pl.Schema({**asked.collect_schema(), **kinds})
+
+    def computed(frame: pl.DataFrame) -> pl.DataFrame:
+        exact = ExactWindows(view, rows.collect())
+        moments = frame.select(*view.entity.key, _AT)
+        values = []
+        for over, own in _by_window(features).items():
+            starts, ends = exact.places(moments, _AT, over)
+            values += [exact.values(feature, starts, ends).cast(kinds[feature.name]) for feature in own]
+        has_key = pl.all_horizontal(pl.col(moments.columns).is_not_null())
+        found = frame.with_columns(pl.when(has_key).then(value).alias(value.name) for value in values)
+        return found.select(schema.names())
+
+    return asked.map_batches(computed, schema=schema)
+
+
+def _type_of(feature: Feature, types: pl.Schema) -> pl.DataType:
+    if feature.aggregation.gives == "column":
+        return types[value_column(str(feature.column))]
+    return pl.Int64() if feature.aggregation.gives == "integer" else pl.Float64()
+
+
+def _with_defaults(asked: pl.LazyFrame, view: FeatureView) -> pl.LazyFrame:
+    features = [feature for feature in view.features if feature.default is not None]
+    if not features:
+        return asked
+    schema = asked.collect_schema()
+    return asked.with_columns(
+        pl.col(feature.name).fill_null(_fitting(view, feature, schema[feature.name])) for feature in features
+    )
+
+
+def _fitting(view: FeatureView, feature: Feature, kind: pl.DataType) -> pl.Expr:
+    """The default in the type of the feature's values."""
+    value = feature.default
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = (
+        (kind.is_float() and is_number)
+        or (kind.is_integer() and is_number and value == int(value))  # type: ignore[arg-type]
+        or (kind == pl.String and isinstance(value, str))
+        or (kind == pl.Boolean and isinstance(value, bool))
+    )
+    if not fits:
+        raise Invalid(f"feature {feature.name} of {view.name} is {kind}, and its default is {value!r}")
+    return pl.lit(value).cast(kind)
 
 
 def _join(asked: pl.LazyFrame, rows: pl.LazyFrame, view: FeatureView, on: str) -> pl.LazyFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from io import StringIO
 
 import polars as pl
 
@@ -19,13 +20,18 @@ ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def value_column(column: str) -> str:
-    """The column as ``latest`` gives it."""
+    """The column as ``latest`` and ``last`` give it, and as ``distinct`` counts it."""
     return f"__value_{column}"
 
 
 def number_column(column: str) -> str:
     """The column as windows add it up: Float64, null where there is no finite number."""
     return f"__number_{column}"
+
+
+def bound_column(column: str) -> str:
+    """The column as minimum and maximum compare it: Float64, null where there is no number."""
+    return f"__bound_{column}"
 
 
 def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.LazyFrame:
@@ -38,12 +44,14 @@ def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.Lazy
         Invalid: A column is missing, or has a type that the feature cannot use.
     """
     schema = table.collect_schema()
-    for column in (*view.entity.key, *view.columns):
+    for column in (*view.entity.key, *view.reads):
         _require_column(view, column, schema)
+    table = with_derived(view, table)
+    schema = table.collect_schema()
     known = known_at(source)
     always = time_literal(ALWAYS)
     event = source.event_time or source.known_time
-    columns = [*_values(view, schema), *_numbers(view, schema)]
+    columns = [*_values(view, schema), *_numbers(view, schema), *_bounds(view, schema)]
     return (
         table.select(
             *(pl.col(name) for name in view.entity.key),
@@ -54,6 +62,28 @@ def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.Lazy
         .drop_nulls([*view.entity.key, KNOWN, EVENT])
         .sort([KNOWN, EVENT] if may_be_late(source) else [KNOWN], maintain_order=True)
     )
+
+
+def with_derived(view: FeatureView, table: pl.LazyFrame) -> pl.LazyFrame:
+    """``table`` with the view's derived columns. Only for child processes: it makes Polars read what a package gave.
+
+    Raises:
+        Invalid: A derived column has the name of one that is there, or its expression does not fit the types.
+    """
+    for column in view.derived:
+        what = f"feature view {view.name}: derived column {column.name!r}"
+        if column.name in table.collect_schema():
+            raise Invalid(f"{what} has the name of a column of source {view.source}", hint="Give it another name.")
+        try:
+            expression = pl.Expr.deserialize(StringIO(column.expression), format="json")
+        except (pl.exceptions.PolarsError, ValueError) as error:
+            raise Invalid(f"{what} was written by another version of Polars: {error}", hint="Apply it anew.") from error
+        try:  # on no rows, because Polars finds some mistakes only when it computes
+            pl.DataFrame(schema=table.collect_schema()).select(expression)
+        except pl.exceptions.PolarsError as error:
+            raise Invalid(f"{what}: {str(error).partition(chr(10))[0]}") from error
+        table = table.with_columns(expression.alias(column.name))
+    return table
 
 
 def may_be_late(source: Source) -> bool:
@@ -68,7 +98,8 @@ def columns_of(view: FeatureView, *aggregations: Aggregation) -> list[str]:
 
 
 def _values(view: FeatureView, schema: pl.Schema) -> list[pl.Expr]:
-    return [_plain(view, name, schema[name]).alias(value_column(name)) for name in columns_of(view, Aggregation.LATEST)]
+    names = columns_of(view, Aggregation.LATEST, Aggregation.LAST, Aggregation.DISTINCT)
+    return [_plain(view, name, schema[name]).alias(value_column(name)) for name in names]
 
 
 def _plain(view: FeatureView, name: str, kind: pl.DataType) -> pl.Expr:
@@ -88,16 +119,27 @@ def _plain(view: FeatureView, name: str, kind: pl.DataType) -> pl.Expr:
 
 def _numbers(view: FeatureView, schema: pl.Schema) -> list[pl.Expr]:
     numbers = []
-    for name in columns_of(view, Aggregation.SUM, Aggregation.MEAN):
-        kind = schema[name]
-        if not (kind.is_numeric() or kind == pl.Boolean):
-            raise Invalid(
-                f"feature view {view.name}: cannot add up column {name!r} of source {view.source}, which is {kind}"
-            )
-        number = pl.col(name).cast(pl.Float64)
+    for name in columns_of(view, Aggregation.SUM, Aggregation.MEAN, Aggregation.DEVIATION):
+        number = _number(view, name, schema)
         # One NaN or infinity would stay in every later prefix sum.
         numbers.append(pl.when(number.is_finite()).then(number).alias(number_column(name)))
     return numbers
+
+
+def _bounds(view: FeatureView, schema: pl.Schema) -> list[pl.Expr]:
+    names = columns_of(view, Aggregation.MINIMUM, Aggregation.MAXIMUM)
+    return [_number(view, name, schema).fill_nan(None).alias(bound_column(name)) for name in names]
+
+
+def _number(view: FeatureView, name: str, schema: pl.Schema) -> pl.Expr:
+    kind = schema[name]
+    if kind.is_numeric() or kind == pl.Boolean:
+        return pl.col(name).cast(pl.Float64)
+    reader = next(f for f in view.features if f.column == name and f.aggregation.gives == "number")
+    raise Invalid(
+        f"feature view {view.name}: feature {reader.name} is the {reader.aggregation} of column {name!r} "
+        f"of source {view.source}, which is {kind}; expected numbers"
+    )
 
 
 def _require_column(view: FeatureView, column: str, schema: pl.Schema) -> None:
