@@ -265,3 +265,91 @@ def test_durations_are_written_as_they_are_read() -> None:
     assert format_duration(timedelta(0)) == "0s"
     assert parse_duration("4w") == timedelta(weeks=4)
     assert [parse_duration(text) for text in ("", "6", "h", "-1h", "6 h", "1e9d")] == [None] * 6
+
+
+KINDS = """\
+sources:
+  data: {files: "data/**/*.csv", key: [row], event_time: at, load: incremental, lateness: 2d, keep: 90d}
+  asked: {query: "SELECT a::text, b FROM t WHERE at > :since AND note <> '12:30'", connection: house, key: [row]}
+  lake: {table: /data/lake, key: [row], checks: "churn.checks:Lake", on_failure: quarantine}
+"""
+
+
+def _with_kinds(old: str = "", new: str = "") -> str:
+    kinds = _changed(old, new, KINDS) if old else KINDS
+    return _changed(
+        "ask: {", "ask: {at: at, ", _changed(PLAIN.split("\n")[4] + "\n" + PLAIN.split("\n")[5] + "\n", kinds, PLAIN)
+    )
+
+
+def test_each_kind_of_source_is_read() -> None:
+    files, query, table = parse_contract(_with_kinds()).sources
+    assert (files.files, files.load, files.lateness, files.keep) == (
+        "data/**/*.csv",
+        "incremental",
+        timedelta(days=2),
+        timedelta(days=90),
+    )
+    assert (query.connection, query.loader, query.load, query.keep) == ("house", None, "full", None)
+    assert (table.table, table.on_failure) == ("/data/lake", "quarantine")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('files: "data/**/*.csv"', 'file: "data/**/*.csv"', "got 'file'; did you mean 'files'?"),
+        (
+            'files: "data/**/*.csv", ',
+            "",
+            "relevo.yaml:6: sources.data: missing key; expected exactly one of loader, fi",
+        ),
+        (
+            "{table: /data",
+            '{files: "a.csv", table: /data',
+            "expected exactly one of loader, files, query, table, got 'fi",
+        ),
+        (
+            "*.csv",
+            "*.xlsx",
+            "relevo.yaml:6: sources.data.files: expected a pattern that ends in .parquet, .csv, .jsonl",
+        ),
+        ('"data/**', '"../data/**', "sources.data.files: expected a pattern such as data/orders/*.parquet inside the"),
+        ('"data/**', '".data/**', "sources.data.files: hidden files do not travel with the project"),
+        (
+            ":since",
+            ":from",
+            "relevo.yaml:7: sources.asked.query: expected no parameter but :since and :until, got :from",
+        ),
+        (", connection: house", "", "sources.asked: missing key 'connection'; expected the name of the connection"),
+        ("{table: /data", "{connection: house, table: /data", "a connection is asked a query, and this source has"),
+        (
+            "house",
+            "My-House",
+            "sources.asked.connection: expected the name of a connection such as warehouse, whose URL",
+        ),
+        ("table: /data/lake", "table: lake", "sources.lake.table: expected the absolute path of a Delta table, on the"),
+        (
+            "event_time: at, ",
+            "",
+            "sources.data.load: an incremental load goes by time, and this source has no event_time",
+        ),
+        ("load: incremental, ", "", "sources.data.lateness: lateness is how far back an incremental load reads again"),
+        ("load: incremental", "load: increment", "got 'increment'; did you mean 'incremental'?"),
+        ("on_failure: quarantine", "on_failure: quarantene", "got 'quarantene'; did you mean 'quarantine'?"),
+        (
+            'checks: "churn.checks:Lake", ',
+            "",
+            "on_failure says what is done about rows that fail the checks; there are",
+        ),
+        ("keep: 90d", "keep: 0d", "sources.data.keep: expected a duration above zero"),
+        ("  lake:", "  data__quarantine:", "expected a name that does not end in __quarantine"),
+    ],
+)
+def test_mistakes_in_a_source_are_named(old: str, new: str, expected: str) -> None:
+    assert any(expected in problem for problem in _problems(_with_kinds(old, new)))
+
+
+def test_a_url_in_the_contract_is_refused_and_not_repeated() -> None:
+    problems = "\n".join(_problems(_with_kinds("house", '"postgresql://me:hunter2@db/house"')))
+    assert "a contract holds none, for a URL may hold a password" in problems
+    assert "hunter2" not in problems

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relevo.contract.parsing import parse_with_lines
-from relevo.contract.policy import check_description
+from relevo.contract.model import AppliedContract, Contract
+from relevo.contract.parsing import parse_contract, parse_with_lines
+from relevo.contract.policy import change, check_description, references
 
 CONTRACT = """\
 model: parcels
@@ -85,3 +86,33 @@ def test_a_view_that_reads_the_label_by_a_derived_column_is_refused() -> None:
 
 def test_a_column_of_the_labels_name_in_another_source_is_no_label() -> None:
     assert _problems({**_reading("is_late"), "source": "stock"}) == []
+
+
+def _towns(declared: str) -> Contract:
+    return parse_contract(CONTRACT.replace('loader: "parcels.sources:towns"', declared))
+
+
+def _applied(contract: Contract) -> AppliedContract:
+    return AppliedContract("parcels", 1, contract, "", "s", {}, None, "me")
+
+
+@pytest.mark.parametrize(
+    "declared", ['files: "data/towns.csv"', 'query: "SELECT * FROM towns", connection: house', "table: /lake/towns"]
+)
+def test_only_loaders_are_looked_for_in_the_package(declared: str) -> None:
+    assert [each.field for each in references(_towns(declared))] == [
+        "sources.orders.loader",
+        "sources.orders.checks",
+        "sources.stock.loader",
+        "training.entry",
+    ]
+
+
+def test_a_change_of_a_source_shows_what_it_declares() -> None:
+    before = _applied(parse_contract(CONTRACT))
+    after = _applied(_towns('files: "data/towns.csv", keep: 90d'))
+    assert [str(each) for each in change(before, after, live_files={}, new_files={}).differences] == [
+        "+ sources.towns.files: data/towns.csv",
+        "+ sources.towns.keep: 90d",
+        "- sources.towns.loader: parcels.sources:towns",
+    ]

@@ -142,9 +142,29 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPat
         parse_upload(_zip(**{"churn/b.py": b""}))
 
 
+def _with_files(folder: Path, pattern: str) -> None:
+    text = (folder / "relevo.yaml").read_text()
+    (folder / "relevo.yaml").write_text(text.replace('loader: "churn.sources:data"', f'files: "{pattern}"'))
+
+
+def test_files_of_a_source_travel_with_the_project(folder: Path) -> None:
+    _with_files(folder, "data/*/rows-*.csv")
+    (folder / "data" / "a").mkdir(parents=True)
+    for name in ("a/rows-1.csv", "a/other.csv", "rows-2.csv", "a/rows-3.parquet"):
+        (folder / "data" / name).write_text("row,a,b,y\n")
+    upload = parse_upload(read_project(folder))
+    assert [path for path in upload.files if path.startswith("data")] == ["data/a/rows-1.csv"]
+
+
+def test_a_pattern_that_matches_no_file_of_the_project_is_named(folder: Path) -> None:
+    _with_files(folder, "data/*.csv")
+    with pytest.raises(Invalid, match=r"sources\.data\.files: expected at least one file data/\*\.csv in .*, got none"):
+        read_project(folder)
+
+
 def test_files_outside_the_package_are_refused() -> None:
     with pytest.raises(
-        Invalid, match=r"holds 'other/a\.py'; expected relevo\.yaml, requirements\.lock and files under"
+        Invalid, match=r"holds 'other/a\.py'; expected relevo\.yaml, requirements\.lock, files of sources"
     ):
         parse_upload(_zip(**{"other/a.py": b""}))
     with pytest.raises(Invalid, match=r"holds no relevo\.yaml"):

@@ -17,20 +17,45 @@ class Task(StrEnum):
     REGRESSION = "regression"
 
 
+#: What gives the rows of a source; each has exactly one.
+SOURCE_KINDS = ("loader", "files", "query", "table")
+
+#: How a pattern of files ends, by what is in them: Parquet, CSV, JSON lines.
+FILE_KINDS = (".parquet", ".csv", ".jsonl", ".ndjson")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A table that a loader gives.
+    """A table that the model learns from or looks up in.
 
-    ``loader`` and ``checks`` are ``module:name`` references into the team's package. ``known_time`` is the column
-    that says since when a row is known; without it a row is known at ``event_time``.
+    Exactly one of ``loader``, ``files``, ``query`` (with its ``connection``) and ``table`` gives the rows. ``loader``
+    and ``checks`` are ``module:name`` references into the team's package; a relative ``files`` is a pattern inside the
+    project, an absolute one on the machine of the control plane. ``known_time`` is the column that says since when a
+    row is known; without it a row is known at ``event_time``. An incremental load reads again what became known in
+    the last ``lateness``. ``keep``: how long versions are kept that nothing refers to; None: for ever.
     """
 
     name: str
-    loader: str
     key: tuple[str, ...]
+    loader: str | None = None
+    files: str | None = None
+    query: str | None = None
+    connection: str | None = None
+    table: str | None = None
     event_time: str | None = None
     known_time: str | None = None
     checks: str | None = None
+    on_failure: Literal["fail", "quarantine", "warn"] = "fail"
+    load: Literal["full", "incremental"] = "full"
+    lateness: timedelta = timedelta(0)
+    keep: timedelta | None = None
+
+    @property
+    def origin(self) -> str:
+        """What gives the rows, in words for messages: ``the loader m:f``, ``the files data/*.csv``."""
+        if self.query is not None:
+            return f"the query on connection {self.connection}"
+        return next(f"the {kind} {value}" for kind in SOURCE_KINDS if (value := getattr(self, kind)) is not None)
 
 
 @dataclass(frozen=True, slots=True)

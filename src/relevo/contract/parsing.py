@@ -14,12 +14,11 @@ from relevo.contract.delivery import read_gate, read_monitor, read_release, read
 from relevo.contract.durations import parse_duration
 from relevo.contract.model import Ask, Contract, Label, Scalar, Source, Task, Training
 from relevo.contract.reading import Block, Problems, meant, read_document
+from relevo.contract.references import IDENTIFIER, read_module, read_reference
+from relevo.contract.sources import read_sources
 
 FILE_NAME = "relevo.yaml"
 MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-_REFERENCE = re.compile(rf"{_MODULE.pattern}:[A-Za-z_]\w*")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -55,8 +54,8 @@ def parse_with_lines(text: str, path: str = FILE_NAME) -> Parsed:
         Task.REGRESSION if root.choice("task", [task.value for task in Task]) == "regression" else Task.CLASSIFICATION
     )
     package = _package(root)
-    sources = _sources(root, package)
-    features = _module(root, "features", package) if "features" in root else None
+    sources = read_sources(root, package)
+    features = read_module(root, "features", package) if "features" in root else None
     ask = _ask(root, sources)
     # A contract that only forgot ask.at gets that one problem, not those of a contract without times.
     is_timed = ask.at is not None or any(source.name == ask.source and source.event_time for source in sources.values())
@@ -87,70 +86,13 @@ def parse_with_lines(text: str, path: str = FILE_NAME) -> Parsed:
 
 def _package(root: Block) -> str:
     package = root.text("package", what="the name of the Python package beside this file")
-    if package and not _IDENTIFIER.fullmatch(package):
+    if package and not IDENTIFIER.fullmatch(package):
         root.wrong("package", f"expected a Python identifier such as flight_delay, got {package!r}")
         return ""
     if keyword.iskeyword(package) or package == "relevo" or package in sys.stdlib_module_names:
         root.wrong("package", f"expected a name of your own, got {package!r}, which Python or Relevo uses itself")
         return ""
     return package
-
-
-def _sources(root: Block, package: str) -> dict[str, Source]:
-    blocks = root.block("sources")
-    sources = {}
-    for name in blocks.names():
-        if not _IDENTIFIER.fullmatch(name):
-            blocks.wrong(name, f"expected letters, digits and '_', a letter first, got {name!r}")
-        sources[name] = _source(name, blocks.block(name), package)
-    if not blocks.is_missing and not sources:
-        root.wrong("sources", "expected at least one source")
-    return sources
-
-
-def _source(name: str, block: Block, package: str) -> Source:
-    source = Source(
-        name=name,
-        loader=_reference(block, "loader", package),
-        key=block.texts("key", "[flight_id]"),
-        event_time=block.optional_text("event_time", what="the name of a column"),
-        known_time=block.optional_text("known_time", what="the name of a column"),
-        checks=_optional_reference(block, "checks", package),
-    )
-    if source.known_time and not source.event_time:
-        block.wrong("known_time", "a source with known_time needs event_time too: when the row happened")
-    block.close()
-    return source
-
-
-def _reference(block: Block, key: str, package: str) -> str:
-    what = f"module:name, such as {package or 'my_package'}.sources:{key}"
-    value = block.text(key, what=what)
-    if value and not _REFERENCE.fullmatch(value):
-        block.wrong(key, f"expected {what}, got {value!r}")
-        return ""
-    _require_in_package(block, key, value, package)
-    return value
-
-
-def _optional_reference(block: Block, key: str, package: str) -> str | None:
-    return _reference(block, key, package) if key in block else (block.optional_text(key))
-
-
-def _module(block: Block, key: str, package: str) -> str:
-    what = f"a module such as {package or 'my_package'}.features"
-    value = block.text(key, what=what)
-    if value and not _MODULE.fullmatch(value):
-        block.wrong(key, f"expected {what}, got {value!r}")
-        return ""
-    _require_in_package(block, key, value, package)
-    return value
-
-
-def _require_in_package(block: Block, key: str, value: str, package: str) -> None:
-    root = value.split(":")[0].split(".")[0]
-    if value and package and root != package:
-        block.wrong(key, f"expected a module of the package {package!r}, got {root!r}{meant(root, [package])}")
 
 
 def _ask(root: Block, sources: dict[str, Source]) -> Ask:
@@ -206,7 +148,7 @@ def _label(root: Block, sources: dict[str, Source], ask: Ask, *, is_timed: bool)
 def _training(root: Block, package: str, *, is_timed: bool) -> Training:
     block = root.block("training")
     training = Training(
-        entry=_reference(block, "entry", package),
+        entry=read_reference(block, "entry", package),
         window=_window(block, is_timed=is_timed),
         holdout=_holdout(block, is_timed=is_timed),
         params=_params(block),

@@ -66,7 +66,8 @@ def references(contract: Contract) -> list[Reference]:
     """Everything of the team's package that the contract names, except the module of features."""
     found = []
     for source in contract.sources:
-        found.append(Reference(f"sources.{source.name}.loader", "loader", source.loader))
+        if source.loader:
+            found.append(Reference(f"sources.{source.name}.loader", "loader", source.loader))
         if source.checks:
             found.append(Reference(f"sources.{source.name}.checks", "checks", source.checks))
     return [*found, Reference("training.entry", "entry", contract.training.entry)]
@@ -187,7 +188,9 @@ def _flattened(path: str, value: object) -> Iterator[tuple[str, str]]:
             yield path.replace("retrain.any_of", "retrain.when.any_of"), words
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            if not (isinstance(value, Source) and field.name == "name"):
+            # A source says only what it declares: kinds that it is not, and defaults, would hide the rest.
+            is_said = not isinstance(value, Source) or getattr(value, field.name) != field.default
+            if is_said and not (isinstance(value, Source) and field.name == "name"):
                 yield from _flattened(f"{path}.{field.name}" if path else field.name, getattr(value, field.name))
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from relevo.contract.model import Contract
 from relevo.contract.parsing import FILE_NAME, Parsed, parse_with_lines
 from relevo.contract.reading import meant
 from relevo.contract.snapshot import LOCK_NAME, MAX_FILES, is_safe, pack, unpack
@@ -25,7 +27,7 @@ class Upload:
 
     text: str
     parsed: Parsed
-    files: dict[str, bytes]  # package and lock, by path
+    files: dict[str, bytes]  # package, files of sources and lock, by path
     git_commit: str | None  # ends with "-dirty" when the folder held changes that were not committed
 
 
@@ -51,10 +53,10 @@ def read_project(folder: Path) -> bytes:
         name = parsed.contract.package
         parsed.problems.add("package", f"expected a folder {name} beside {FILE_NAME}, got none{meant(name, there)}")
         parsed.problems.raise_any()
-    for file in _files(package, folder):
+    for file in (*_files(package, folder), *_data(parsed.contract, folder)):
         files[file.relative_to(folder).as_posix()] = file.read_bytes()
         if len(files) > MAX_FILES:
-            raise TooLarge(f"The package {package} holds more than {MAX_FILES} files.")
+            raise TooLarge(f"The package {package} and the files of its sources are more than {MAX_FILES} files.")
     if (folder / LOCK_NAME).is_file():
         files[LOCK_NAME] = (folder / LOCK_NAME).read_bytes()
     files[ORIGIN_NAME] = json.dumps({"git_commit": _git_commit(folder)}).encode()
@@ -85,9 +87,12 @@ def parse_upload(content: bytes) -> Upload:
     origin = files.pop(ORIGIN_NAME, b"{}")
     parsed = parse_with_lines(text)
     package = f"{parsed.contract.package}/"
-    stray = [path for path in files if not path.startswith(package) and path != LOCK_NAME]
-    if stray:
-        raise Invalid(f"The upload holds {stray[0]!r}; expected {FILE_NAME}, {LOCK_NAME} and files under {package}.")
+    data = _data_places(parsed.contract)
+    for path in files:
+        is_data = any(path.startswith(start) and path.endswith(end) for start, end in data)
+        if not (path.startswith(package) or path == LOCK_NAME or is_data):
+            expected = f"expected {FILE_NAME}, {LOCK_NAME}, files of sources and files under {package}"
+            raise Invalid(f"The upload holds {path!r}; {expected}.")
     if not any(path.endswith(".py") for path in files):
         parsed.problems.add("package", f"expected Python files under {package}, got none")
         parsed.problems.raise_any()
@@ -113,6 +118,27 @@ def _files(package: Path, folder: Path) -> Iterator[Path]:
                 if not is_safe(file.relative_to(folder).as_posix()):
                     raise Invalid(f"The file name {name!r} in {root} has characters that not every system allows.")
                 yield file
+
+
+def _data(contract: Contract, folder: Path) -> Iterator[Path]:
+    """The files that sources name inside the project; a problem of the contract when there is none."""
+    for source in contract.sources:
+        if source.files is None or source.files.startswith("/"):
+            continue
+        found = [file for file in sorted(folder.glob(source.files)) if file.is_file()]
+        inside = [file for file in found if file.resolve().is_relative_to(folder.resolve())]
+        if not inside:
+            raise Invalid(
+                f"sources.{source.name}.files: expected at least one file {source.files} in {folder}, got none",
+                field=f"sources.{source.name}.files",
+            )
+        yield from inside
+
+
+def _data_places(contract: Contract) -> list[tuple[str, str]]:
+    """Where files of sources may be in a project: how their paths begin and end."""
+    patterns = [source.files for source in contract.sources if source.files and not source.files.startswith("/")]
+    return [(re.split(r"[*?\[]", each)[0].rpartition("/")[0], Path(each).suffix) for each in patterns]
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from relevo.contract.model import Source
-from relevo.datasets.loading import describe_rows, resolve
+from relevo.datasets.loaders import resolve
+from relevo.datasets.loading import describe_rows
 from relevo.errors import Invalid
 
 

@@ -40,7 +40,7 @@ def load(
     frame = read_source(declared, Path(package), until=last)
     if frame.is_empty():
         by_then = f" that were known at {until}" if until is not None else ""
-        raise Invalid(f"source {declared.name}: the loader {declared.loader} gave no rows{by_then}")
+        raise Invalid(f"source {declared.name}: {declared.origin} gave no rows{by_then}")
     run_checks(declared, Path(package), frame)
     metadata = {"relevo.until": until or "", "relevo.snapshot": snapshot or ""}
     version, digest, is_new = write_version(Path(tables_root) / declared.name, frame, metadata)

@@ -1,53 +1,97 @@
-"""Calls a team's loader and turns its answer into a frame that the rest may rely on. Runs in child processes only.
+"""Reads a source, and turns what it gives into a frame that the rest may rely on. Runs in child processes only.
 
 What is relied on: the declared columns are there; times are aware, and in UTC with microseconds; a missing number is
-null, never NaN; no row was known later than the asked time; key and event time together name one row.
+null, never NaN; no row was known later than the asked time, or can be known only in the future; key and event time
+together name one row.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from relevo.contract.model import Source
+from relevo.datasets.files import first_line, read_files
+from relevo.datasets.loaders import read_loader
 from relevo.errors import Invalid, nearest
 
 TIME = pl.Datetime("us", "UTC")
+
+#: How far clocks may differ: a row that is known later than this after now cannot be known.
+MAX_AHEAD = timedelta(seconds=60)
+
 _SAMPLE_ROWS = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WITH_OFFSET = r":\d{2}(\.\d+)?\s?([Zz]|[+-]\d{2}(:?\d{2})?)$"
 
 
 def read_source(
-    source: Source, package: Path, *, since: datetime | None = None, until: datetime | None = None
+    source: Source,
+    package: Path,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    now: datetime | None = None,
 ) -> pl.DataFrame:
     """The rows of ``source`` that became known in ``(since, until]``, sorted by event time and key.
 
+    Files, tables and lazy frames of loaders are filtered while they are read, queries by their own parameters.
+
     Args:
         source: The declared source.
-        package: Folder from which the team's package is imported.
+        package: Folder of the code snapshot, from which the team's package is imported.
         since: Leave out what was known by then; None: from the beginning.
         until: Leave out what became known later; None: everything.
+        now: Wall time; default: now. A row known later than 60 s after it is refused.
 
     Raises:
-        Invalid: The loader, or what it gave, is not as declared. An empty answer is allowed here.
+        Invalid: What the source gave is not as declared. An empty answer is allowed here.
+        NotFound: There is no such file or table.
+        Unavailable: The database of a query cannot be reached.
     """
-    frame = _as_frame(source, _call(resolve(source.loader, package), since, until))
-    _require_columns(source, frame.columns)
-    _require_names(source, frame)
-    rows = frame.lazy().with_columns(_casts(source, frame))
-    known = known_at(source)
+    rows = _read(source, package, since, until)
+    try:
+        return _checked(source, rows, since, until, now or datetime.now(UTC))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if source.loader is not None:  # its own lazy frame, and its own error
+            raise
+        raise Invalid(f"source {source.name}: {source.origin} cannot be read: {first_line(error)}") from None
+
+
+def _read(source: Source, package: Path, since: datetime | None, until: datetime | None) -> pl.LazyFrame:
+    if source.loader is not None:
+        return read_loader(source, package, since, until)
+    if source.files is not None:
+        rows = read_files(source, package)
+        return rows if source.files.endswith(".parquet") else _with_times(source, rows)
+    if source.table is not None:
+        from relevo.datasets.delta import read_table
+
+        return read_table(source)
+    from relevo.datasets.queries import is_textual, read_query
+
+    rows = read_query(source, since, until)
+    return _with_times(source, rows) if is_textual(source) else rows
+
+
+def _checked(
+    source: Source, rows: pl.LazyFrame, since: datetime | None, until: datetime | None, now: datetime
+) -> pl.DataFrame:
+    schema = rows.collect_schema()
+    _require_columns(source, schema.names())
+    rows = rows.with_columns(_casts(source, rows, schema))
+    known, latest = known_at(source), now + MAX_AHEAD
     if known is not None:
-        rows = rows.filter(_is_between(known, since, until))
+        wanted = [_is_between(known, since, until), _is_future(source, latest)]
+        nameless = [pl.col(name).is_null() for name in naming(source)]
+        rows = rows.filter(pl.any_horizontal(*wanted, *nameless))
     # One pass: materialising reads a few dozen rows at a time, where each pass costs more than the rows.
-    frame = rows.sort(_naming(source)).collect()
+    frame = rows.sort(naming(source)).collect()
+    _require_names(source, frame)
+    _require_past(source, frame, latest)
     _require_unique(source, frame)
     return frame
 
@@ -66,61 +110,15 @@ def time_literal(time: datetime) -> pl.Expr:
     return pl.lit((time - _EPOCH) // timedelta(microseconds=1), dtype=pl.Int64).cast(TIME)
 
 
-def resolve(reference: str, package: Path) -> Any:
-    """The object that ``module:name`` refers to, with ``package`` first on the import path.
-
-    Raises:
-        Invalid: There is no such name in the module.
-    """
-    folder = str(package)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-        importlib.invalidate_caches()
-    module_name, _, name = reference.partition(":")
-    module = importlib.import_module(module_name)
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        names = [known for known in vars(module) if not known.startswith("_")]
-        raise Invalid(f"{reference}: {module_name} has no {name!r}{_or_nearest(name, names)}") from None
-
-
 def describe_rows(frame: pl.DataFrame, rows: int = _SAMPLE_ROWS) -> str:
     """The first rows as text for a message, such as ``{id: 7, at: 2013-01-01 00:00:00+00:00}``."""
     texts = (", ".join(f"{name}: {value}" for name, value in row.items()) for row in frame.head(rows).to_dicts())
     return "; ".join(f"{{{text}}}" for text in texts)
 
 
-def _naming(source: Source) -> list[str]:
+def naming(source: Source) -> list[str]:
     """The columns that together name a row: a row of events is named by its time too."""
     return list(dict.fromkeys([*([source.event_time] if source.event_time else []), *source.key]))
-
-
-def _call(loader: Callable[..., object], since: datetime | None, until: datetime | None) -> object:
-    parameters = inspect.signature(loader).parameters.values()
-    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    names = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
-    wanted = {"since": since, "until": until}
-    return loader(**{name: value for name, value in wanted.items() if accepts_any or name in names})
-
-
-def _as_frame(source: Source, answer: object) -> pl.DataFrame:
-    if isinstance(answer, pl.LazyFrame):
-        return answer.collect()
-    if isinstance(answer, pl.DataFrame):
-        return answer
-    if type(answer).__module__.split(".")[0] == "pandas" and hasattr(answer, "columns"):
-        import pyarrow
-
-        with warnings.catch_warnings():  # pyarrow 25 reads zoned times in a way that pandas 3.1 deprecates
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return pl.DataFrame(pyarrow.Table.from_pandas(answer, preserve_index=False))
-    if hasattr(answer, "__arrow_c_stream__"):
-        return pl.DataFrame(answer)
-    raise Invalid(
-        f"source {source.name}: the loader {source.loader} should give a Polars, pandas or Arrow table, "
-        f"got {type(answer).__name__}"
-    )
 
 
 def _require_columns(source: Source, columns: list[str]) -> None:
@@ -128,9 +126,36 @@ def _require_columns(source: Source, columns: list[str]) -> None:
     for role, name in [*roles, ("known_time", source.known_time)]:
         if name is not None and name not in columns:
             raise Invalid(
-                f"source {source.name}: the {role} column {name!r} is not in what {source.loader} gave"
+                f"source {source.name}: the {role} column {name!r} is not in what {source.origin} gave"
                 f"{_or_nearest(name, columns)} (columns: {', '.join(columns)})"
             )
+
+
+def _zone_hint(source: Source, name: str) -> str:
+    if source.query is not None:
+        return f"give it a zone in the query, such as {name} AT TIME ZONE 'UTC'"
+    if source.loader is not None:
+        return "give it a zone in the loader, such as .dt.replace_time_zone('UTC')"
+    return "write it with a zone, or read the source by a loader that gives it one"
+
+
+def _with_times(source: Source, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows with declared times read from ISO 8601 text, where what holds them has no times."""
+    schema = rows.collect_schema()
+    for time in dict.fromkeys([source.event_time, source.known_time]):
+        if time is None or schema.get(time) != pl.String:
+            continue
+        text = pl.col(time)
+        parsed = text.str.to_datetime(time_zone="UTC", time_unit="us", strict=False)
+        is_wrong = text.is_not_null() & (parsed.is_null() | ~text.str.contains(_WITH_OFFSET))
+        wrong = rows.filter(is_wrong).select(text).head(_SAMPLE_ROWS).collect()
+        if wrong.height:
+            raise Invalid(
+                f"source {source.name}: column {time!r} should hold times with an offset such as "
+                f"2026-01-31T12:00:00+00:00, got {', '.join(repr(value) for value in wrong[time].to_list())}"
+            )
+        rows = rows.with_columns(parsed)
+    return rows
 
 
 def _is_between(known: pl.Expr, since: datetime | None, until: datetime | None) -> pl.Expr:
@@ -142,16 +167,16 @@ def _is_between(known: pl.Expr, since: datetime | None, until: datetime | None) 
     return keep
 
 
-def _casts(source: Source, frame: pl.DataFrame) -> list[pl.Expr]:
-    """What brings the frame into plain types; its times checked."""
+def _casts(source: Source, rows: pl.LazyFrame, schema: pl.Schema) -> list[pl.Expr]:
+    """What brings the rows into plain types; times checked."""
     casts = []
-    for name, kind in frame.schema.items():
+    for name, kind in schema.items():
         if isinstance(kind, pl.Datetime):
             if kind.time_zone is None:
+                some = rows.select(pl.col(name).drop_nulls().head(1)).collect().to_series().to_list()
                 raise Invalid(
                     f"source {source.name}: column {name!r} holds naive times (without a zone), for example "
-                    f"{frame[name].drop_nulls().head(1).to_list()}; give it a zone in the loader, such as "
-                    f".dt.replace_time_zone('UTC')"
+                    f"{some}; {_zone_hint(source, name)}"
                 )
             if kind != TIME:
                 casts.append(pl.col(name).cast(TIME))
@@ -164,20 +189,40 @@ def _casts(source: Source, frame: pl.DataFrame) -> list[pl.Expr]:
         elif isinstance(kind, (pl.Object, pl.Duration, pl.Time)):
             raise Invalid(f"source {source.name}: column {name!r} has a type that a table cannot keep: {kind}")
     for role, time in (("event_time", source.event_time), ("known_time", source.known_time)):
-        if time is not None and not isinstance(frame.schema[time], pl.Datetime):
-            kind = frame.schema[time]
+        kind = schema[time] if time is not None else TIME
+        if not isinstance(kind, pl.Datetime):
             raise Invalid(f"source {source.name}: the {role} column {time!r} should hold aware datetimes, got {kind}")
     return casts
 
 
 def _require_names(source: Source, frame: pl.DataFrame) -> None:
-    for name in _naming(source):
+    for name in naming(source):
         if missing := frame[name].null_count():
             raise Invalid(f"source {source.name}: {missing} of {frame.height} rows have no {name!r}, which names a row")
 
 
+def _is_future(source: Source, latest: datetime) -> pl.Expr:
+    """Whether a row says that it became known later than it can have. An event to come is fine: a schedule."""
+    return pl.col(str(source.known_time or source.event_time)) > time_literal(latest)
+
+
+def _require_past(source: Source, frame: pl.DataFrame, latest: datetime) -> None:
+    time = source.known_time or source.event_time
+    if time is None or frame.is_empty() or not frame.select(_is_future(source, latest).any()).item():
+        return
+    future = frame.filter(_is_future(source, latest))
+    role = "known_time" if source.known_time else "event_time"
+    more = "" if source.known_time else "; declare a known_time if these are plans that are known before they happen"
+    some = describe_rows(future.select(list(dict.fromkeys([*naming(source), time]))))
+    raise Invalid(
+        f"source {source.name}: {future.height} rows are known only in the future by their {role} {time!r}, "
+        f"for example {some}; it is "
+        f"{(latest - MAX_AHEAD).isoformat(timespec='seconds')} now{more}"
+    )
+
+
 def _require_unique(source: Source, frame: pl.DataFrame) -> None:
-    names = _naming(source)
+    names = naming(source)
     distinct = frame.select(pl.struct(names).n_unique()).item() if frame.height > 1 else frame.height
     if distinct == frame.height:
         return

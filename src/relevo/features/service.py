@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Collection
@@ -12,6 +13,7 @@ from typing import Any, cast
 
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
+from relevo.datasets.connections import variables
 from relevo.errors import JobFailed
 from relevo.features.model import FeatureView, view_id
 from relevo.platform.clock import EventClock
@@ -122,13 +124,17 @@ class FeatureService:
         if known is not None and known[0] == origin and known[1].is_alive:
             return known[1]
         self._end(key)
+        used = {view.source for view in views}
         package = self._contracts.snapshot_folder(applied.snapshot)
         job = Job(
             "relevo.features.child",
             python=self._contracts.python(applied),
             package=package,
             log=self._settings.folder("logs") / f"features-{applied.model}.log",
-            environment={"POLARS_MAX_THREADS": "1"},  # a call moves tens of rows: waking threads costs more
+            environment={
+                "POLARS_MAX_THREADS": "1",  # a call moves tens of rows: waking threads costs more
+                **variables((source for source in applied.contract.sources if source.name in used), os.environ),
+            },
         )
         try:
             job.call(

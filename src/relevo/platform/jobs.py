@@ -27,7 +27,7 @@ from relevo.platform.logging import redact
 __all__ = ["JSON", "Job", "progress", "serve"]
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
-_SECRET_NAMES = ("TOKEN", "PASSWORD", "SECRET", "KEY")
+_SECRET_NAMES = ("TOKEN", "PASSWORD", "SECRET", "KEY", "CONNECTION")
 _CLOSE_SECONDS = 5.0
 _POLL_MS = 200
 _LAST_LOG_LINES = 5
@@ -48,7 +48,8 @@ class Job:
         python: The interpreter, from `environments.python_for`.
         package: Folder from which the team's package is imported; also the working folder.
         log: File that standard output and error are appended to.
-        environment: Further variables. Values of names with TOKEN, PASSWORD, SECRET or KEY are kept out of messages.
+        environment: Further variables. Values of names with TOKEN, PASSWORD, SECRET, KEY or CONNECTION are kept out of
+            messages.
 
     Raises:
         JobFailed: When the interpreter cannot be started.

@@ -15,7 +15,7 @@ import pandas as pd
 import polars as pl
 
 from relevo.contract.model import Task
-from relevo.datasets.loading import resolve
+from relevo.datasets.loaders import resolve
 from relevo.errors import Invalid
 from relevo.runtimes.frames import Categories, categories_of, frame_of_columns
 from relevo.runtimes.model import Signature

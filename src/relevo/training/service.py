@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
+from relevo.datasets.connections import variables
 from relevo.datasets.model import LoadedDataset
 from relevo.datasets.service import Datasets
 from relevo.errors import JobFailed
@@ -186,7 +187,7 @@ class Training:
             python=self._contracts.python(applied),
             package=self._contracts.snapshot_folder(applied.snapshot),
             log=folder.path / "child.log",
-            environment=_environment(token),
+            environment=_environment(token) | variables(applied.contract.sources, os.environ),
         )
         with self._lock:
             self._jobs[run_id] = (job, token)
@@ -241,7 +242,7 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
 
 
-def _environment(token: str) -> Mapping[str, str]:
+def _environment(token: str) -> dict[str, str]:
     return {
         "MLFLOW_TRACKING_TOKEN": token,
         "MLFLOW_DISABLE_TELEMETRY": "true",
