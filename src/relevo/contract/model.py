@@ -36,15 +36,15 @@ class Source:
     """
 
     name: str
-    key: tuple[str, ...]
     loader: str | None = None
+    key: tuple[str, ...] = ()  # a contract gives it; nothing but order makes it look optional
+    event_time: str | None = None
+    known_time: str | None = None
+    checks: str | None = None
     files: str | None = None
     query: str | None = None
     connection: str | None = None
     table: str | None = None
-    event_time: str | None = None
-    known_time: str | None = None
-    checks: str | None = None
     on_failure: Literal["fail", "quarantine", "warn"] = "fail"
     load: Literal["full", "incremental"] = "full"
     lateness: timedelta = timedelta(0)
