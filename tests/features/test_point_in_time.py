@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from feature_reference import EXACT_VIEWS, SOURCE, START, VIEWS, answer, asked_rows, event_rows
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relevo.contract.model import Source
 from relevo.datasets.loading import read_source
@@ -32,9 +33,10 @@ def attached(asked: list[dict], events: list[dict], views=ALL_VIEWS) -> pl.DataF
     return attach(spine, views, {"events": pl.LazyFrame(events, schema=EVENTS)}, sources=[SOURCE], at="at").collect()
 
 
-def expected(asked: list[dict], events: list[dict]) -> list[dict]:
+def expected(asked: list[dict], events: list[dict], through: list[datetime | None] | None = None) -> list[dict]:
     """The reference's answers; a deviation may differ in its last digits."""
-    answers = [answer(row, ALL_VIEWS, events) for row in asked]
+    known_by = through or [None] * len(asked)
+    answers = [answer(row, ALL_VIEWS, events, known) for row, known in zip(asked, known_by, strict=True)]
     for row in answers:
         for feature in FEATURES:
             if feature.aggregation is Aggregation.DEVIATION and row[feature.name] is not None:
@@ -55,6 +57,21 @@ def test_the_join_agrees_with_looking_at_every_row(asked, events):
 def test_the_order_of_the_spine_changes_no_answer(asked, events):
     forward, backward = attached(asked, events), attached(asked[::-1], events)
     assert backward.reverse().equals(forward)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), asked_rows, event_rows)
+def test_what_a_store_that_lags_behind_can_know_is_what_the_rows_known_by_then_tell(data, asked, events):
+    behind = st.one_of(st.none(), st.integers(-4, 20).map(lambda half_hours: timedelta(minutes=30 * half_hours)))
+    lags = [data.draw(behind) for _ in asked]
+    through = [
+        None if lag is None or row["at"] is None else row["at"] - lag for row, lag in zip(asked, lags, strict=True)
+    ]
+    spine = pl.LazyFrame(asked, schema=ASKED).with_columns(through=pl.Series(through, dtype=UTC_TIME))
+    tables = {"events": pl.LazyFrame(events, schema=EVENTS)}
+    found = attach(spine, ALL_VIEWS, tables, sources=[SOURCE], at="at", as_of="through").collect()
+    rows = [row if known_by else row | {"at": None} for row, known_by in zip(asked, through, strict=True)]
+    assert found.select(feature.name for feature in FEATURES).to_dicts() == expected(rows, events, through)
 
 
 def event(hour: float, known: float | None = None, **values) -> dict:

@@ -8,11 +8,13 @@ from datetime import datetime
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.service import Datasets
+from relevo.features.comparing import Comparing
 from relevo.features.service import FeatureService, Freshness
 from relevo.identity.model import Principal
 from relevo.identity.service import Identity
 from relevo.ledger.service import Ledger
 from relevo.monitoring.model import Window
+from relevo.monitoring.parity import ParityService
 from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
 from relevo.monitoring.watch import Watch
@@ -51,6 +53,7 @@ class Services:
     training: Training
     training_sets: TrainingSets
     monitoring: Monitoring
+    parity: ParityService
     watch: Watch
     releases: Releases
     deliver: Deliver
@@ -149,6 +152,15 @@ def compose(settings: Settings) -> Services:
 
     watch = Watch(state, monitoring=monitoring, workflows=workflows, log=log, on_final=on_final)
     features = FeatureService(state, contracts, settings, clock)
+    parity = ParityService(
+        state,
+        settings,
+        log=log,
+        registry=registry,
+        contracts=contracts,
+        comparing=Comparing(contracts, settings),
+        clock=clock,
+    )
     return Services(
         settings=settings,
         state=state,
@@ -165,6 +177,7 @@ def compose(settings: Settings) -> Services:
         training=training,
         training_sets=TrainingSets(settings, contracts, registry),
         monitoring=monitoring,
+        parity=parity,
         watch=watch,
         releases=releases,
         deliver=deliver,

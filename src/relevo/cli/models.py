@@ -115,7 +115,7 @@ def history(
     table(columns, rows, empty=f"{model} has never been live.")
 
 
-def event_time(text: str) -> datetime:
+def event_time(text: str, option: str = "--at") -> datetime:
     """A time as people write it; a day alone begins at midnight UTC.
 
     Raises:
@@ -124,10 +124,14 @@ def event_time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise Invalid(f"--at needs a time such as 2013-08-15T00:00Z, got {text!r}.", field="at") from None
+        raise Invalid(
+            f"{option} needs a time such as 2013-08-15T00:00Z, got {text!r}.", field=option.lstrip("-")
+        ) from None
     if at.tzinfo is None:
         if len(text) > len("2013-08-15"):
-            raise Invalid(f"--at needs its offset, such as {text}Z or {text}+01:00, got {text!r}.", field="at")
+            raise Invalid(
+                f"{option} needs its offset, such as {text}Z or {text}+01:00, got {text!r}.", field=option.lstrip("-")
+            )
         at = at.replace(tzinfo=UTC)
     return at
 

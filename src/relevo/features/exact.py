@@ -13,7 +13,7 @@ from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.rows import KNOWN, bound_column, number_column, value_column
 from relevo.features.windows import Integers
 
-_PLACE, _FIRST, _FROM = "__place", "__first", "__from"
+_PLACE, _FIRST, _FROM, _ORDER = "__place", "__first", "__from", "__order"
 
 
 class ExactWindows:
@@ -33,17 +33,24 @@ class ExactWindows:
         is_last = pl.struct(*self._key, KNOWN).ne_missing(pl.struct(*self._key, KNOWN).shift(-1))
         self._places = places.filter(is_last).sort(KNOWN)
 
-    def places(self, moments: pl.DataFrame, at: str, over: timedelta) -> tuple[Integers, Integers]:
+    def places(
+        self, moments: pl.DataFrame, at: str, over: timedelta, *, known_by: str | None = None
+    ) -> tuple[Integers, Integers]:
         """First row, and row after the last, of the window before each moment; both 0 where nothing is in it.
 
         Args:
-            moments: Entity keys and the column ``at``, sorted by it.
+            moments: Entity keys and the column ``at``, sorted by it unless ``known_by`` is given.
             at: The column with the asked time.
             over: Length of the windows.
+            known_by: The column with the time through which rows are known, where that is not the asked time.
         """
-        counted = self._until(moments, at)
+        counted = self._until(moments, at) if known_by is None else self._until_unsorted(moments, known_by)
         ends = (counted[_PLACE] + 1).fill_null(0).to_numpy()
-        earlier = self._until(moments.with_columns((pl.col(at) - over).alias(_FROM)), _FROM)
+        if known_by is None:
+            earlier = self._until(moments.with_columns((pl.col(at) - over).alias(_FROM)), _FROM)
+        else:
+            start = pl.when(pl.col(known_by).is_not_null()).then(pl.min_horizontal(pl.col(at) - over, known_by))
+            earlier = self._until_unsorted(moments.with_columns(start.alias(_FROM)), _FROM)
         starts = (earlier[_PLACE] + 1).fill_null(counted[_FIRST]).fill_null(0).to_numpy()
         return starts, ends
 
@@ -72,6 +79,9 @@ class ExactWindows:
         return moments.join_asof(
             self._places, left_on=at, right_on=KNOWN, by=self._key, check_sortedness=False, coalesce=True
         )
+
+    def _until_unsorted(self, moments: pl.DataFrame, at: str) -> pl.DataFrame:
+        return self._until(moments.with_row_index(_ORDER).sort(at), at).sort(_ORDER)
 
     def _numbers(self, name: str) -> windows.Floats:
         return self._rows[name].fill_null(float("nan")).to_numpy()

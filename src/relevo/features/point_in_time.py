@@ -31,7 +31,7 @@ from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
 from relevo.features.rows import EVENT, KNOWN, columns_of, may_be_late, number_column, read_rows, value_column
 
-_ROW, _AT, _FROM = "__row", "__at", "__from"
+_ROW, _AT, _FROM, _KNOWN_BY = "__row", "__at", "__from", "__known_by"
 _COUNT, _LAST = "__count", "__last"
 
 
@@ -42,6 +42,7 @@ def attach(
     *,
     sources: Iterable[Source],
     at: str,
+    as_of: str | None = None,
 ) -> pl.LazyFrame:
     """The spine with the features of ``views`` as new columns.
 
@@ -51,6 +52,8 @@ def attach(
         tables: The table of each source by its name.
         sources: The declared sources of the views, which name their time columns.
         at: The column of the spine that holds the asked time, aware.
+        as_of: The column that holds, for each row, the time through which rows are known, as far as that is before the
+            asked time: what an online store that lags behind can know. Null knows nothing. Default: the asked time.
 
     Raises:
         Invalid: A view, a column or a type does not fit.
@@ -59,19 +62,25 @@ def attach(
     check_views(views, declared.values())
     schema = spine.collect_schema()
     _check_spine(schema, views, at)
-    asked = spine.with_row_index(_ROW).with_columns(pl.col(at).cast(TIME).alias(_AT)).sort(_AT)
+    asked = spine.with_row_index(_ROW).with_columns(pl.col(at).cast(TIME).alias(_AT))
+    known_by, is_behind = pl.col(_AT), as_of is not None
+    if as_of is not None:
+        known_by = pl.when(pl.all_horizontal(pl.col(as_of, at).is_not_null())).then(pl.min_horizontal(as_of, _AT))
+    asked = asked.with_columns(known_by.cast(TIME).alias(_KNOWN_BY)).sort(_KNOWN_BY)
     for view in views:
         source = declared[view.source]
         rows = _with_keys_of(schema, read_rows(view, source, tables[view.source]), view)
-        asked = _attach_latest(asked, view, rows, has_late_rows=may_be_late(source))
-        asked = _attach_running(asked, view, rows)
-        asked = _attach_exact(asked, view, rows)
+        asked = _attach_latest(asked, view, rows, has_late_rows=may_be_late(source), is_behind=is_behind)
+        asked = _attach_running(asked, view, rows, is_behind=is_behind)
+        asked = _attach_exact(asked, view, rows, is_behind=is_behind)
         asked = _with_defaults(asked, view)
     names = [feature.name for view in views for feature in view.features]
     return asked.sort(_ROW).select(*schema, *names)
 
 
-def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, has_late_rows: bool) -> pl.LazyFrame:
+def _attach_latest(
+    asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, has_late_rows: bool, is_behind: bool
+) -> pl.LazyFrame:
     features = [feature for feature in view.features if not feature.aggregation.is_windowed]
     if not features:
         return asked
@@ -80,7 +89,7 @@ def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *
     if has_late_rows:
         counts &= pl.col(EVENT) >= pl.col(EVENT).cum_max()
     rows = rows.filter(counts.over(view.entity.key))
-    joined = _join(asked, rows.select(*view.entity.key, KNOWN, EVENT, *values), view, _AT)
+    joined = _join(asked, rows.select(*view.entity.key, KNOWN, EVENT, *values), view, _KNOWN_BY, is_behind)
     return joined.with_columns(_latest(feature, view.ttl) for feature in features).drop(EVENT, *values)
 
 
@@ -93,7 +102,7 @@ def _latest(feature: Feature, ttl: timedelta | None) -> pl.Expr:
     return (value if ttl is None else pl.when(age <= ttl).then(value)).alias(feature.name)
 
 
-def _attach_running(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+def _attach_running(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, is_behind: bool) -> pl.LazyFrame:
     """Prefix sums over each entity's rows; a window is the one at its end minus the one at its start."""
     running = [feature for feature in view.features if feature.aggregation.is_running]
     if not running:
@@ -107,11 +116,13 @@ def _attach_running(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) 
         .filter(_LAST)
         .select(*view.entity.key, KNOWN, *prefixes)
     )
-    asked = _join(asked, rows, view, _AT)
+    asked = _join(asked, rows, view, _KNOWN_BY, is_behind)
     before = rows.rename({name: _before(name) for name in prefixes})
     for over, features in _by_window(running).items():
-        asked = _join(asked.with_columns((pl.col(_AT) - over).alias(_FROM)), before, view, _FROM)
-        has_key = pl.all_horizontal(pl.col(*view.entity.key, _AT).is_not_null())
+        start = pl.col(_AT) - over
+        start = pl.min_horizontal(start, _KNOWN_BY) if is_behind else start
+        asked = _join(asked.with_columns(start.alias(_FROM)), before, view, _FROM, is_behind)
+        has_key = pl.all_horizontal(pl.col(*view.entity.key, _KNOWN_BY).is_not_null())
         asked = asked.with_columns(pl.when(has_key).then(_window(feature)).alias(feature.name) for feature in features)
         asked = asked.drop(_FROM, *(_before(name) for name in prefixes))
     return asked.drop(*prefixes)
@@ -148,7 +159,7 @@ def _difference(name: str) -> pl.Expr:
     return pl.col(name).fill_null(0) - pl.col(_before(name)).fill_null(0)
 
 
-def _attach_exact(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) -> pl.LazyFrame:
+def _attach_exact(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, is_behind: bool) -> pl.LazyFrame:
     """Features for which a window's own rows are looked at: found by their place among the sorted rows."""
     features = [feature for feature in view.features if feature.aggregation.is_windowed]
     features = [feature for feature in features if not feature.aggregation.is_running]
@@ -160,10 +171,10 @@ def _attach_exact(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame) ->
 
     def computed(frame: pl.DataFrame) -> pl.DataFrame:
         exact = ExactWindows(view, rows.collect())
-        moments = frame.select(*view.entity.key, _AT)
+        moments = frame.select(*view.entity.key, _AT, _KNOWN_BY)
         values = []
         for over, own in _by_window(features).items():
-            starts, ends = exact.places(moments, _AT, over)
+            starts, ends = exact.places(moments, _AT, over, known_by=_KNOWN_BY if is_behind else None)
             values += [exact.values(feature, starts, ends).cast(kinds[feature.name]) for feature in own]
         has_key = pl.all_horizontal(pl.col(moments.columns).is_not_null())
         found = frame.with_columns(pl.when(has_key).then(value).alias(value.name) for value in values)
@@ -203,7 +214,9 @@ def _fitting(view: FeatureView, feature: Feature, kind: pl.DataType) -> pl.Expr:
     return pl.lit(value).cast(kind)
 
 
-def _join(asked: pl.LazyFrame, rows: pl.LazyFrame, view: FeatureView, on: str) -> pl.LazyFrame:
+def _join(asked: pl.LazyFrame, rows: pl.LazyFrame, view: FeatureView, on: str, is_behind: bool) -> pl.LazyFrame:
+    if is_behind:  # otherwise every time that is joined on has the order of the asked times
+        asked = asked.sort(on)
     # Both sides are sorted by time here; Polars cannot check that within keys, and would warn.
     return asked.join_asof(
         rows, left_on=on, right_on=KNOWN, by=list(view.entity.key), check_sortedness=False, coalesce=True

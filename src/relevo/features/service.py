@@ -119,7 +119,7 @@ class FeatureService:
         return _materialise(self._child(applied, views), until)
 
     def _child(self, applied: AppliedContract, views: list[FeatureView]) -> Job:
-        key, origin = (applied.model, applied.revision), _origin(applied)
+        key, origin = (applied.model, applied.revision), origin_of(applied)
         known = self._children.get(key)
         if known is not None and known[0] == origin and known[1].is_alive:
             return known[1]
@@ -163,7 +163,7 @@ def views_of(applied: AppliedContract) -> list[FeatureView]:
     return [parse(FeatureView, view) for view in cast(list[Any], applied.description.get("views", []))]
 
 
-def _origin(applied: AppliedContract) -> str:
+def origin_of(applied: AppliedContract) -> str:
     """What the content of the online store depends on: the code, and what the contract says of sources and views."""
     return digest([applied.snapshot, to_json(applied.contract.sources), applied.description.get("views", [])])
 

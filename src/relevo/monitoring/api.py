@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
-from relevo.monitoring import policy
+from relevo.monitoring import parity, policy
 from relevo.monitoring.service import Monitoring
 from relevo.platform.encoding import to_json
 from relevo.platform.state import State
@@ -70,6 +70,38 @@ def list_performance(
     return {"periods": to_json(monitoring.performance_by_period(model, kept, version))}
 
 
+class Question(BaseModel, extra="forbid"):
+    """Which window of event time a parity proof looks at; all of it may be left out."""
+
+    last_seconds: float | None = Field(default=None, gt=0, le=10 * 365 * 86400)
+    start: AwareDatetime | None = None
+    end: AwareDatetime | None = None
+    limit: int = Field(default=parity.LIMIT, ge=1, le=100_000_000)
+
+
+@router.post("/api/models/{model}/features/parity")
+def prove_parity(request: Request, model: str, _: Operator, body: Question | None = None) -> dict[str, Any]:
+    """Recompute logged feature values from the sources, compare, and record what was found."""
+    asked = body or Question()
+    found = _parity(request).prove(
+        model,
+        last=None if asked.last_seconds is None else timedelta(seconds=asked.last_seconds),
+        start=asked.start,
+        end=asked.end,
+        limit=asked.limit,
+    )
+    return {**to_json(found), "words": {cause.value: cause.words for cause in found.causes}}
+
+
+@router.get("/api/models/{model}/features/parity")
+def list_parity(
+    request: Request, model: str, _: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 10
+) -> dict[str, Any]:
+    """Recorded parity proofs, the newest first."""
+    _monitoring(request).require(model)
+    return {"proofs": to_json(_parity(request).history(model, limit))}
+
+
 @router.get("/api/alerts")
 def list_alerts(
     request: Request,
@@ -90,6 +122,11 @@ def resolve_alert(request: Request, alert_id: int, actor: Operator, body: Resolu
     with state.transaction() as tx:
         reason = body.reason if body is not None else ""
         return {"alert": to_json(_monitoring(request).resolve_alert(tx, alert_id, actor, reason))}
+
+
+def _parity(request: Request) -> parity.ParityService:
+    service: parity.ParityService = request.app.state.services.parity
+    return service
 
 
 def _monitoring(request: Request) -> Monitoring:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from relevo.features.parity import Cause, FeatureParity
 from relevo.statistics.baseline import Baseline
 
 #: The name under which the model's own output is listed beside its inputs.
@@ -160,3 +161,52 @@ class Alert:
     raised_at: datetime
     event_at: datetime
     resolved_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the online store was behind when it was asked, in seconds of event time; 0 where it was ahead.
+
+    ``behind`` values would have been others, had it been current.
+    """
+
+    rows: int
+    p50_seconds: float
+    p90_seconds: float
+    p99_seconds: float
+    max_seconds: float
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What one proof showed. Times are event time; the window holds both of its ends.
+
+    Attributes:
+        rows: Predicted rows in the window.
+        sampled: Rows that were compared, or that the caller sent whole.
+        unlogged: Rows of a time when the log did not tell what was looked up.
+        unfilled: Rows answered before a view was filled: the features were null.
+        compared: Values that were looked up; ``exact`` + ``close`` + ``different`` of them.
+        sent: Values that the caller sent; they are not compared.
+        lag: None when nothing was looked up.
+    """
+
+    model: str
+    event_from: datetime
+    event_to: datetime
+    versions: tuple[int, ...]
+    rows: int
+    sampled: int
+    unlogged: int
+    unfilled: int
+    compared: int
+    exact: int
+    close: int
+    different: int
+    sent: int
+    causes: dict[Cause, int]
+    lag: Lag | None
+    features: tuple[FeatureParity, ...]
+    recorded_at: datetime
+    seconds: float

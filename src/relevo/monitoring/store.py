@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relevo.monitoring.model import Alert, AlertKind, Finding, Severity, Window, WindowState
+from relevo.monitoring.model import Alert, AlertKind, Finding, Parity, Severity, Window, WindowState
 from relevo.platform.encoding import parse, to_json
 from relevo.platform.state import Transaction, UtcDateTime, metadata
 
@@ -45,6 +45,19 @@ sa.Index(
     sqlite_where=alerts.c.resolved_at.is_(None),
     postgresql_where=alerts.c.resolved_at.is_(None),
 )
+
+
+parity_reports = sa.Table(
+    "parity_reports",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Index("ix_parity_reports_model", "model", "id"),
+)
+#: Proofs of a model that are kept.
+KEPT_REPORTS = 100
 
 
 def add_window(tx: Transaction, window: Window, recorded_at: datetime) -> bool:
@@ -153,3 +166,21 @@ def _alert(row: sa.Row[Any]) -> Alert:
         event_at=row.event_at,
         resolved_at=row.resolved_at,
     )
+
+
+def add_parity(tx: Transaction, found: Parity) -> None:
+    """Record a proof; the oldest of the model give way."""
+    row = {"model": found.model, "recorded_at": found.recorded_at, "body": to_json(found)}
+    tx.execute(sa.insert(parity_reports).values(row))
+    of_model = parity_reports.c.model == found.model
+    ids = sa.select(parity_reports.c.id).where(of_model).order_by(parity_reports.c.id.desc())
+    oldest = tx.execute(ids.offset(KEPT_REPORTS - 1).limit(1)).scalar()
+    if oldest is not None:
+        tx.execute(sa.delete(parity_reports).where(of_model, parity_reports.c.id < oldest))
+
+
+def parities(tx: Transaction, model: str, limit: int) -> list[Parity]:
+    """Recorded proofs of a model, the newest first."""
+    query = sa.select(parity_reports.c.body).where(parity_reports.c.model == model)
+    bodies = tx.execute(query.order_by(parity_reports.c.id.desc()).limit(limit)).scalars()
+    return [parse(Parity, body) for body in bodies]

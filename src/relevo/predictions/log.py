@@ -54,6 +54,10 @@ class PredictionLog:
         rows = self._predictions(endpoint).filter(asked >= start, asked < end)
         return rows.join(self._newest_labels(endpoint, known_by), on="prediction_id", how="left")
 
+    def rows(self, endpoint: str) -> pl.LazyFrame:
+        """Every predicted row of ``endpoint``, as in ``window`` but without labels, unordered."""
+        return self._predictions(endpoint)
+
     def counts(self, endpoint: str) -> dict[str, int]:
         """How many predictions and labels of ``endpoint`` the tables hold.
 
