@@ -205,8 +205,9 @@ def _measure_lookups(report: Any, folder: Path, rounds: int) -> None:
     import flights
     import polars as pl
 
+    from relevo.features.entries import encode_key
     from relevo.features.model import view_id
-    from relevo.features.online import OnlineStore, encode_key, entry_name
+    from relevo.features.online import OnlineStore
 
     path, views = folder / "online.db", flights.views()
     flights.fill(path, MODEL)
@@ -215,11 +216,16 @@ def _measure_lookups(report: Any, folder: Path, rounds: int) -> None:
     )
     asked = asked.drop_nulls("tailnum").sample(600, seed=7)
     keys, at = asked.select("origin", "tailnum").to_dicts(), asked[AT].to_list()
-    names = [
-        {entry_name(view_id(MODEL, view), encode_key([key[name] for name in view.entity.key])) for view in views}
-        for key in keys
-    ]
     with closing(OnlineStore(path)) as store, closing(sqlite3.connect(path, isolation_level=None)) as bare:
+        filled = store.record(MODEL).filled
+        generations = [filled[view_id(MODEL, view)].generation for view in views]
+        names = [
+            {
+                generation + encode_key([key[name] for name in view.entity.key])
+                for generation, view in zip(generations, views, strict=True)
+            }
+            for key in keys
+        ]
         online = store.lookup(MODEL, views, keys, at)
         if online != asked.select(_names()).to_dicts():
             sys.exit("what is looked up online is not what was joined offline")

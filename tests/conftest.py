@@ -18,6 +18,7 @@ from relevo.platform.state import State, metadata
 sys.path.insert(0, str(Path(__file__).parent))
 
 from postgresql import postgresql_url
+from redis_server import forget, redis_url
 
 
 def _import_every_table() -> None:
@@ -31,6 +32,21 @@ def postgresql() -> Iterator[str]:
     """The URL of a real PostgreSQL server on which databases may be made."""
     with postgresql_url() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The URL of a real Redis."""
+    with redis_url() as url:
+        yield url
+
+
+@pytest.fixture
+def redis_place(redis_server: str) -> Iterator[str]:
+    """The URL of an online store in Redis, with a prefix of its own."""
+    prefix = f"relevo-test-{uuid.uuid4().hex[:12]}"
+    yield f"{redis_server}?prefix={prefix}"
+    forget(redis_server, prefix)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the system packages that the tests use as real components: a PostgreSQL server and a Chromium browser.
+# Installs the system packages that the tests use as real components: a PostgreSQL server, a Redis server
+# and a Chromium browser.
 # It does nothing where they are there already.
 set -euo pipefail
 
@@ -7,6 +8,7 @@ missing=()
 if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && ! command -v postgres >/dev/null; then
     missing+=(postgresql)
 fi
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_a_state_store_that_does_not_answer_is_named_without_its_password(elsewh
     examined = elsewhere.relevo("doctor", RELEVO_STATE_URL=url)
     assert "postgresql://relevo:***@127.0.0.1:1/state does not answer" in examined.out
     assert "hunter2" not in failed.err + examined.out
+
+
+def test_the_doctor_looks_at_redis(elsewhere: Terminal, redis_place: str) -> None:
+    examined = elsewhere.relevo("doctor", RELEVO_ONLINE_URL=redis_place)
+    assert re.search(r"online store\W+Redis [\d.]+ answers, noeviction", examined.out), examined.out
+    away = elsewhere.relevo("doctor", RELEVO_ONLINE_URL="redis://:hunter2@127.0.0.1:1/0")
+    assert "Redis 127.0.0.1:1 cannot be used" in away.out
+    assert "hunter2" not in away.out
+    wrong = elsewhere.relevo("doctor", RELEVO_ONLINE_URL="memcached://127.0.0.1")
+    assert "got memcached://" in wrong.out
 
 
 def test_credentials_that_were_spoilt_are_named(elsewhere: Terminal) -> None:

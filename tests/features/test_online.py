@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import uuid
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +13,12 @@ from feature_reference import SOURCE, START, VIEWS, asked_rows, event_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redis_server import forget
 from relevo.contract.model import Source
 from relevo.datasets.loading import read_source
 from relevo.errors import Conflict
 from relevo.features import Entity, FeatureView, count, latest
 from relevo.features.materialise import Materialiser
-from relevo.features.model import view_id
 from relevo.features.online import KEPT_BEFORE, OnlineStore
 from relevo.features.point_in_time import attach
 
@@ -54,16 +56,21 @@ def team():
     del sys.modules["m"]
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def place(request, tmp_path):
+    """Where an online store is: everything here holds for both."""
+    return tmp_path / "online.db" if request.param == "sqlite" else request.getfixturevalue("redis_place")
+
+
 @pytest.fixture
-def store(tmp_path):
-    opened = OnlineStore(tmp_path / "online.db")
-    yield opened
-    opened.close()
+def store(place):
+    with closing(OnlineStore(place)) as opened:
+        yield opened
 
 
-def materialiser(store: OnlineStore, views=VIEWS, sources=(SOURCE,), origin="code-1") -> Materialiser:
+def materialiser(store: OnlineStore, views=VIEWS, sources=(SOURCE,), origin="code-1", **options) -> Materialiser:
     return Materialiser(
-        store, model="delay", views=views, sources=sources, package=Path(__file__).parent, origin=origin
+        store, model="delay", views=views, sources=sources, package=Path(__file__).parent, origin=origin, **options
     )
 
 
@@ -91,18 +98,32 @@ steps = st.lists(st.integers(0, 44), min_size=1, max_size=4).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(event_rows, asked_rows, steps)
-def test_what_is_served_equals_what_is_trained_on(events, asked, steps):
+def serve_and_compare(place, events, asked, steps, part_rows):
     _team.rows = events
     asked = [row for row in asked if row["at"] is not None]
-    with TemporaryDirectory() as folder:
-        store = OnlineStore(Path(folder) / "online.db")
+    with closing(OnlineStore(place)) as store:
         for until in steps:
-            materialiser(store).materialise(until)  # another process each time: nothing is kept in memory
+            # Another process each time: nothing is kept in memory.
+            materialiser(store, part_rows=part_rows).materialise(until)
             assert online(store, asked) == offline(asked, until)
             assert store.materialised_through("delay") == until
-        store.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(event_rows, asked_rows, steps, st.sampled_from([2, 1000]))
+def test_what_is_served_equals_what_is_trained_on(events, asked, steps, part_rows):
+    with TemporaryDirectory() as folder:
+        serve_and_compare(Path(folder) / "online.db", events, asked, steps, part_rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(event_rows, asked_rows, steps, st.sampled_from([2, 1000]))
+def test_what_redis_serves_equals_what_is_trained_on(redis_server, events, asked, steps, part_rows):
+    prefix = f"relevo-test-{uuid.uuid4().hex[:12]}"
+    try:
+        serve_and_compare(f"{redis_server}?prefix={prefix}", events, asked, steps, part_rows)
+    finally:
+        forget(redis_server, prefix)
 
 
 def test_the_steps_to_a_state_and_their_repetition_do_not_matter(tmp_path, store):
@@ -116,11 +137,17 @@ def test_the_steps_to_a_state_and_their_repetition_do_not_matter(tmp_path, store
         running.materialise(hours(hour))
     materialiser(at_once).materialise(hours(120))
     assert online(store, asked) == online(at_once, asked) == offline(asked, hours(120))
-    before = (tmp_path / "online.db-wal").read_bytes()
+    at_once.close()
+
+
+def test_what_is_filled_already_writes_nothing(store):
+    _team.rows = [event(1)]
+    running = materialiser(store)
+    running.materialise(hours(120))
+    before = store.record("delay")
     assert running.materialise(hours(120)).rows == 0
     assert running.materialise(hours(50)).through == hours(120)
-    assert (tmp_path / "online.db-wal").read_bytes() == before
-    at_once.close()
+    assert store.record("delay") == before
 
 
 def test_only_what_is_newer_is_asked_of_the_loader(store):
@@ -196,13 +223,16 @@ def test_two_definitions_of_a_view_are_served_side_by_side(store):
     assert online(store, asked, longer)[0]["n_2h"] == 2
 
 
-def test_a_second_writer_is_refused_and_changes_nothing(store, tmp_path):
+def test_a_second_writer_is_refused_and_changes_nothing(store, monkeypatch):
     _team.rows = [event(1)]
     materialiser(store).materialise(hours(1))
-    stale = {view_id("delay", view): store.progress(view_id("delay", view)) for view in VIEWS}
+    stale = store.record("delay")
     materialiser(store).materialise(hours(2))
+    running = materialiser(store)
+    monkeypatch.setattr(store, "record", lambda model: stale)
     with pytest.raises(Conflict, match="filled by another process"):
-        store.write("delay", {}, progress={}, expected=stale)
+        running.materialise(hours(3))
+    monkeypatch.undo()
     assert store.materialised_through("delay") == hours(2)
 
 
@@ -231,7 +261,8 @@ def test_a_source_without_times_is_replaced_when_it_is_read_again(store):
     assert materialiser(store, views=[], sources=[]).materialise(hours(1)).rows == 0
 
 
-def test_the_file_is_for_its_owner_alone(store, tmp_path):
+def test_the_file_is_for_its_owner_alone(tmp_path):
+    OnlineStore(tmp_path / "online.db").close()
     assert (tmp_path / "online.db").stat().st_mode & 0o077 == 0
 
 

@@ -107,8 +107,8 @@ class Load:
 class Home:
     """An installation with a gateway and nothing else."""
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = Settings(home=folder)
+    def __init__(self, folder: Path, online_url: str | None = None) -> None:
+        self.settings = Settings(home=folder, online_url=online_url)
         self.state = State(self.settings.state_database)
         with self.state.transaction() as tx:
             metadata.create_all(tx)
@@ -157,12 +157,16 @@ class Home:
                     *("--fd", str(self.listener.fileno()), "--worker", str(worker)),
                 ],
                 pass_fds=[self.listener.fileno()],
-                env={**os.environ, "RELEVO_HOME": str(self.settings.root)},
+                env={**os.environ, "RELEVO_HOME": str(self.settings.root), **self._online()},
                 stdout=output,
                 stderr=output,
             )
         self.workers.append(process)
         return process
+
+    def _online(self) -> dict[str, str]:
+        url = self.settings.online_url
+        return {} if url is None else {"RELEVO_ONLINE_URL": url}
 
     def start(self, worker: int = 0) -> subprocess.Popen[bytes]:
         """A worker that has reported."""

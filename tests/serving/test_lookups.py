@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,13 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
-import msgspec
+import polars as pl
 import pytest
 from gateway_home import ENDPOINT, NOW, SIGNATURE, Home
 
 from relevo.features.declare import latest
+from relevo.features.merging import merged
 from relevo.features.model import Entity, FeatureView, view_id
-from relevo.features.online import Entry, OnlineStore, Progress, encode_key, entry_name, microseconds
+from relevo.features.online import OnlineStore
+from relevo.features.progress import Filled, microseconds, new_generation
+from relevo.features.rows import EVENT, KNOWN, value_column
 from relevo.predictions import frames
 from relevo.runtimes.model import Column, ColumnType
 
@@ -28,19 +30,15 @@ THROUGH = NOW + timedelta(hours=3)
 
 def put(home: Home, origin: str, **delays: float) -> None:
     """Keep delays at the origin: each is known since that many hours (``h1=5.0``) after ``NOW``."""
-    known = [microseconds(NOW + timedelta(hours=int(name[1:]))) for name in delays]
-    rows = [msgspec.msgpack.encode([value]) for value in delays.values()]
-    ends = [sum(map(len, rows[: place + 1])) for place in range(len(rows))]
-    times = array("q", known).tobytes()
-    entry = Entry(known=times, event=times, ends=array("q", ends).tobytes(), rows=b"".join(rows))
-    view = view_id(ENDPOINT, VIEW)
-    with closing(OnlineStore(home.settings.root / "online.db")) as store:
-        store.write(
-            ENDPOINT,
-            {entry_name(view, encode_key([origin])): entry},
-            progress={view: Progress(THROUGH, "test")},
-            expected={view: store.progress(view)},
-        )
+    at = [NOW + timedelta(hours=int(name[1:])) for name in delays]
+    rows = pl.DataFrame(
+        {"origin": [origin] * len(at), KNOWN: at, EVENT: at, value_column("delay"): list(delays.values())}
+    )
+    through_us = microseconds(THROUGH)
+    filled = Filled(new_generation(), through_us, "test", through_us, through_us)
+    entries = merged(VIEW, rows, through_us, filled.generation)
+    with closing(OnlineStore(home.settings.online_store)) as store:
+        store.update(ENDPOINT, lambda record: record.replaced({view_id(ENDPOINT, VIEW): filled}, {}), entries)
 
 
 @pytest.fixture(scope="module")

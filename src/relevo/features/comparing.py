@@ -54,7 +54,7 @@ class Comparing:
         applied = self._contracts.revision(model, revision)
         with self._job(applied) as job:
             asked = self._arguments(applied, views, rows)
-            found = job.call("compare", on_progress, store=str(self._settings.root / "online.db"), **asked)
+            found = job.call("compare", on_progress, store=str(self._settings.online_store), **asked)
             if any(feature["different"] for feature in found["features"]):
                 other = self._by_other_code(applied, views, rows, found["origins"], on_progress)
                 found = job.call("explain", on_progress, other=other)

@@ -1,16 +1,16 @@
 """Brings the online store up to date: reads what became known since the last time, and appends it to its entities.
 
-The same rows and the same arithmetic as ``point_in_time``: prefix sums are continued from where they stood, in the same
-order, so that online and offline values agree. Runs in a child process; imports the team's package.
+A view that is new, or whose code has changed, is filled anew: part by part under a generation that nobody reads. So
+memory is bounded, a crash costs one part, and what was served before is served until all is there. Runs in a child
+process; imports the team's package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,23 +18,16 @@ import polars as pl
 
 from relevo.contract.model import Source
 from relevo.datasets.loading import read_source
-from relevo.errors import Invalid
+from relevo.errors import Conflict, Invalid
+from relevo.features.merging import Entries, entity_starts, merged
 from relevo.features.model import FeatureView, view_id
-from relevo.features.online import (
-    KEPT_BEFORE,
-    Entry,
-    OnlineStore,
-    Progress,
-    encode_key,
-    entry_name,
-    microseconds,
-    prefix_columns,
-    value_columns,
-)
+from relevo.features.online import OnlineStore
 from relevo.features.policy import check_views, has_times
-from relevo.features.rows import EVENT, KNOWN, number_column, read_rows, value_column
+from relevo.features.progress import Filled, Filling, Record, microseconds, new_generation, time_of
+from relevo.features.rows import KNOWN, read_rows
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+#: Rows that are made into entries at once; more are filled in part by part.
+PART_ROWS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +48,8 @@ class Materialiser:
         sources: The declared sources.
         package: Folder from which the team's package is imported.
         origin: Digest of the code and declarations behind the sources. When it changes, everything is computed anew.
+        part_rows: Rows that are made into entries at once.
+        wall_now: Wall time.
 
     Raises:
         Invalid: The views do not fit the sources.
@@ -69,10 +64,13 @@ class Materialiser:
         sources: Sequence[Source],
         package: Path,
         origin: str,
+        part_rows: int = PART_ROWS,
+        wall_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         check_views(views, sources)
         _refuse_what_is_not_served(views)
         self._store, self._model, self._package, self._origin = store, model, package, origin
+        self._part_rows, self._wall_now = part_rows, wall_now
         self._views = {view_id(model, view): view for view in views}
         used = {view.source for view in views}
         self._sources = {source.name: source for source in sources if source.name in used}
@@ -81,68 +79,155 @@ class Materialiser:
     def materialise(self, until: datetime) -> Materialised:
         """Make the store answer as of ``until``. Idempotent: what is filled already is not read again.
 
-        A crash leaves the store as it was. A source without times is read whole, once in the life of this object.
+        A crash leaves the store as it was, but for finished parts that nobody reads; the next call goes on after them.
+        A source without times is read whole, once in the life of this object.
 
         Raises:
             Conflict: Another process fills the same views.
+            Unavailable: The store cannot be reached, or takes no more.
         """
         if not self._views:
             return Materialised(0, until)
-        before = {view: self._store.progress(view) for view in self._views}
-        since = self._since(list(before.values()))
-        if since is not None and until <= since and not self._is_first:
-            return Materialised(0, since)
-        until = until if since is None else max(until, since)
-        entries: dict[bytes, Entry] = {}
-        tables: dict[str, pl.LazyFrame] = {}
+        record = self._store.drop_retired(self._model, self._store.record(self._model))
         read = 0
-        for view_name, view in self._views.items():
-            source = self._sources[view.source]
-            if not has_times(source) and not (self._is_first or since is None):
-                continue
-            if source.name not in tables:
-                tables[source.name] = read_source(source, self._package, since=since, until=until).lazy()
-            rows = read_rows(view, source, tables[source.name]).collect()
-            if rows.is_empty():
-                continue
-            read += rows.height
-            entries |= self._merged(view_name, view, rows, until, is_new=since is None or not has_times(source))
-        done = Progress(until, self._origin)
-        self._store.write(
-            self._model,
-            entries,
-            progress=dict.fromkeys(self._views, done),
-            expected=before,
-            cleared=self._cleared(rebuild=since is None),
-        )
+        anew = [view for view in self._views if self._is_to_be_filled(view, record)]
+        if anew:
+            filled, record = self._fill(anew, record, until)
+            read += filled
         self._is_first = False
-        return Materialised(read, until)
+        through = min(record.filled[view].through_us for view in self._views)
+        if through < microseconds(until):
+            advanced, record = self._advance(record, until)
+            read += advanced
+        self._store.drop_retired(self._model, record)
+        return Materialised(read, time_of(min(record.filled[view].through_us for view in self._views)))
 
-    def _since(self, progress: list[Progress | None]) -> datetime | None:
-        """Where to go on; None to begin anew, because a view is new, or the code behind the rows has changed."""
-        first = progress[0]
-        if first is None or first.origin != self._origin or any(each != first for each in progress):
-            return None
-        return first.through
+    def _is_to_be_filled(self, view: str, record: Record) -> bool:
+        filled = record.filled.get(view)
+        if filled is None or filled.origin != self._origin:
+            return True
+        return self._is_first and not has_times(self._source(view))
 
-    def _cleared(self, *, rebuild: bool) -> list[str]:
-        return [
-            name
-            for name, view in self._views.items()
-            if rebuild or (self._is_first and not has_times(self._sources[view.source]))
-        ]
+    def _source(self, view: str) -> Source:
+        return self._sources[self._views[view].source]
 
-    def _merged(
-        self, name: str, view: FeatureView, rows: pl.DataFrame, until: datetime, *, is_new: bool
-    ) -> dict[bytes, Entry]:
-        """The entries of every entity that has new rows."""
-        places: dict[tuple[Any, ...], list[int]] = {}
-        for place, key in enumerate(zip(*(rows[name].to_list() for name in view.entity.key), strict=True)):
-            places.setdefault(key, []).append(place)
-        names = {key: entry_name(name, encode_key(key)) for key in places}
-        kept = {} if is_new else self._store.entries(names.values())
-        batch = _Batch(view, rows, microseconds(until))
-        return {names[key]: batch.append(kept.get(names[key], Entry()), own) for key, own in places.items()}
+    # Anew.
+
+    def _fill(self, views: Sequence[str], record: Record, until: datetime) -> tuple[int, Record]:
+        """Fill the views under new generations, and swap them all at once."""
+        known: dict[tuple[str, int], pl.LazyFrame] = {}
+        until_us = max([microseconds(until), *(each.through_us for v, each in record.filled.items() if v in views)])
+        done: dict[str, Filled] = {}
+        small: Entries = []
+        read = 0
+        for view in views:
+            filling = record.filling.get(view)
+            if filling is not None and (filling.origin != self._origin or filling.until_us > until_us):
+                filling = None
+            upto = until_us if filling is None else filling.until_us
+            table = known.get((self._source(view).name, upto))
+            if table is None:
+                table = known[self._source(view).name, upto] = self._table(view, None, upto)
+            rows = self._read(view, table)
+            read += rows.height
+            if rows.height <= self._part_rows:
+                generation = new_generation()
+                small += merged(self._views[view], rows, upto, generation)
+            else:
+                filling, record = self._fill_parts(view, rows, record, upto, filling)
+                generation = filling.generation
+            newest = self._newest(view, rows, None)
+            done[view] = Filled(generation, upto, self._origin, newest, microseconds(self._wall_now()))
+        return read, self._commit({view: record.filled.get(view) for view in views}, done, small)
+
+    def _fill_parts(
+        self, view: str, rows: pl.DataFrame, record: Record, until_us: int, filling: Filling | None
+    ) -> tuple[Filling, Record]:
+        """Write the parts that are not there yet."""
+        key = list(self._views[view].entity.key)
+        rows = rows.sort(key, maintain_order=True)
+        bounds = self._bounds(rows, key)
+        parts = len(bounds) - 1
+        rows_digest = int(rows.hash_rows().sum())
+        if filling is None or (filling.rows_digest, filling.parts) != (rows_digest, parts):
+            filling = Filling(new_generation(), self._origin, until_us, rows_digest, parts, 0)
+            record = self._note(view, record.filling.get(view), filling)
+        for part in range(filling.done, parts):
+            some = rows[bounds[part] : bounds[part + 1]]
+            self._store.storage.put(merged(self._views[view], some, until_us, filling.generation))
+            before, filling = filling, msgspec.structs.replace(filling, done=part + 1)
+            record = self._note(view, before, filling)
+        return filling, record
+
+    def _bounds(self, rows: pl.DataFrame, key: list[str]) -> list[int]:
+        """Where parts begin and end: an entity's rows are in one part."""
+        starts, bounds = entity_starts(rows, key), [0]
+        while (place := int(np.searchsorted(starts, bounds[-1] + self._part_rows))) < len(starts):
+            bounds.append(int(starts[place]))
+        return [*bounds, rows.height]
+
+    def _note(self, view: str, before: Filling | None, filling: Filling) -> Record:
+        def change(record: Record) -> Record:
+            if record.filling.get(view) != before:
+                raise Conflict(f"view {view} is being filled by another process")
+            return record.replaced({}, {view: filling})
+
+        return self._store.update(self._model, change)
+
+    # What is newer.
+
+    def _advance(self, record: Record, until: datetime) -> tuple[int, Record]:
+        """Append what became known since; the views go on together."""
+        read = 0
+        until_us = microseconds(until)
+        tables: dict[tuple[str, int], pl.LazyFrame] = {}
+        entries: Entries = []
+        newest: dict[str, int | None] = {}
+        for view in self._views:
+            filled = record.filled[view]
+            newest[view] = filled.newest_us
+            source = self._source(view)
+            if not has_times(source) or filled.through_us >= until_us:
+                continue
+            which = (source.name, filled.through_us)
+            if which not in tables:
+                tables[which] = self._table(view, filled.through_us, until_us)
+            rows = self._read(view, tables[which])
+            read += rows.height
+            newest[view] = self._newest(view, rows, filled.newest_us)
+            entries += merged(self._views[view], rows, until_us, filled.generation, self._store.entries)
+        now_us = microseconds(self._wall_now())
+        before = {view: record.filled[view] for view in self._views}
+        done = {
+            view: Filled(old.generation, max(old.through_us, until_us), self._origin, newest[view], now_us)
+            for view, old in before.items()
+        }
+        return read, self._commit(before, done, entries)
+
+    def _table(self, view: str, since_us: int | None, until_us: int) -> pl.LazyFrame:
+        since = None if since_us is None else time_of(since_us)
+        return read_source(self._source(view), self._package, since=since, until=time_of(until_us)).lazy()
+
+    def _read(self, view: str, table: pl.LazyFrame) -> pl.DataFrame:
+        return read_rows(self._views[view], self._source(view), table).collect()
+
+    def _newest(self, view: str, rows: pl.DataFrame, before: int | None) -> int | None:
+        """When the newest row so far began to count."""
+        if rows.is_empty() or not has_times(self._source(view)):
+            return before
+        newest = int(rows[KNOWN].to_physical()[-1])
+        return newest if before is None else max(newest, before)
+
+    def _commit(self, before: Mapping[str, Filled | None], done: dict[str, Filled], entries: Entries) -> Record:
+        def change(record: Record) -> Record:
+            for view, expected in before.items():
+                now = record.filled.get(view)
+                if now != expected:
+                    through = now and now.progress.through
+                    raise Conflict(f"view {view} was filled by another process through {through}")
+            return record.replaced(done, dict.fromkeys(done))
+
+        return self._store.update(self._model, change, entries)
 
 
 def _refuse_what_is_not_served(views: Sequence[FeatureView]) -> None:
@@ -154,83 +239,3 @@ def _refuse_what_is_not_served(views: Sequence[FeatureView]) -> None:
                 raise Invalid(f"feature {feature.name} of {view.name}: a default cannot be served yet")
         if view.required:
             raise Invalid(f"feature view {view.name}: required cannot be served yet")
-
-
-class _Batch:
-    """New rows of one view, sorted by known time, ready to be appended to entries."""
-
-    def __init__(self, view: FeatureView, rows: pl.DataFrame, until_us: int) -> None:
-        kept_us = int(KEPT_BEFORE.total_seconds() * 1e6)
-        self._has_latest = any(not feature.aggregation.is_windowed for feature in view.features)
-        self._latest_from = until_us - kept_us
-        longest = view.windows[-1].total_seconds() * 1e6 if view.windows else None
-        self._windows_from = None if longest is None else until_us - kept_us - int(longest)
-        self._known: Integers = rows[KNOWN].to_numpy().view(np.int64)
-        self._event: Integers = rows[EVENT].to_numpy().view(np.int64)
-        self._values = [rows[value_column(column)].to_list() for column in value_columns(view)]
-        has_count, columns = prefix_columns(view)
-        # What each prefix adds up, row by row, in the order that readers expect.
-        self._added: list[np.ndarray[Any, Any]] = [np.ones(rows.height, dtype=np.int64)] if has_count else []
-        for column in columns:
-            number = rows[number_column(column)].to_numpy()
-            is_missing = np.isnan(number)  # as Polars gives nulls
-            self._added += [(~is_missing).astype(np.int64), np.where(is_missing, 0.0, number)]
-
-    def append(self, entry: Entry, places: list[int]) -> Entry:
-        """``entry`` with this batch's rows at ``places`` after its own; what is too old to be asked for is dropped."""
-        own = np.asarray(places, dtype=np.int64)
-        if self._has_latest:
-            entry = self._append_latest(entry, own)
-        if self._windows_from is not None:
-            entry = self._append_windows(entry, own, self._windows_from)
-        return entry
-
-    def _append_latest(self, entry: Entry, own: Integers) -> Entry:
-        old = len(entry.known) // 8
-        known = np.concatenate([np.frombuffer(entry.known, dtype=np.int64), self._known[own]])
-        event = np.concatenate([np.frombuffer(entry.event, dtype=np.int64), self._event[own]])
-        kept = np.flatnonzero(_is_last_of_ties(known) & (event >= np.maximum.accumulate(event)))
-        kept = kept[_first_needed(known[kept], self._latest_from) :]
-        ends = np.frombuffer(entry.ends, dtype=np.int64)
-        starts = np.concatenate([[0], ends[:-1]]) if old else ends
-        rows = [
-            entry.rows[starts[place] : ends[place]] if place < old else self._row(own[place - old]) for place in kept
-        ]
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        return msgspec.structs.replace(
-            entry,
-            known=known[kept].tobytes(),
-            event=event[kept].tobytes(),
-            ends=np.cumsum(lengths).tobytes(),
-            rows=b"".join(rows),
-        )
-
-    def _row(self, place: int) -> bytes:
-        return msgspec.msgpack.encode([values[place] for values in self._values])
-
-    def _append_windows(self, entry: Entry, own: Integers, needed_from: int) -> Entry:
-        known = self._known[own]
-        last = _is_last_of_ties(known)
-        known = np.concatenate([np.frombuffer(entry.window_known, dtype=np.int64), known[last]])
-        first = _first_needed(known, needed_from)
-        prefixes = []
-        for number, added in enumerate(self._added):
-            old = np.frombuffer(entry.prefixes[number], dtype=added.dtype) if entry.prefixes else added[:0]
-            # One addition after the other from where it stood, as the offline prefix sums do it.
-            sums = np.cumsum(np.concatenate([old[-1:], added[own]]))[len(old[-1:]) :][last]
-            prefixes.append(np.concatenate([old, sums])[first:].tobytes())
-        return msgspec.structs.replace(
-            entry,
-            window_known=known[first:].tobytes(),
-            prefixes=tuple(prefixes),
-            is_trimmed=entry.is_trimmed or first > 0,
-        )
-
-
-def _is_last_of_ties(known: Integers) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.append(known[1:] != known[:-1], True)
-
-
-def _first_needed(known: Integers, needed_from: int) -> int:
-    """Index of the last moment at or before ``needed_from``: what came earlier is no answer to anything asked later."""
-    return max(0, int(np.searchsorted(known, needed_from, side="right")) - 1)

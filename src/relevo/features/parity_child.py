@@ -77,7 +77,7 @@ class ParityChild:
         self._compared = (declared, store, comparison)
         found = comparison.counts()
         differing = {one.view for one in found if one.different}
-        with closing(OnlineStore(Path(store))) as online:
+        with closing(OnlineStore(store)) as online:
             filled = {view.name: online.progress(view_id(model, view)) for view in declared.views}
         origins = {name: each.origin for name, each in filled.items() if each is not None and name in differing}
         return {"features": to_json(found), "origins": origins}
@@ -93,7 +93,7 @@ class ParityChild:
         declared, store, comparison = self._compared
         by_name = {view.name: view for view in declared.views}
         explained = []
-        with closing(OnlineStore(Path(store))) as online:
+        with closing(OnlineStore(store)) as online:
             for one in comparison.counts():
                 if one.different:
                     progress(f"asking the online store about {one.feature}")

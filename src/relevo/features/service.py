@@ -143,7 +143,7 @@ class FeatureService:
                 views=views,
                 sources=applied.contract.sources,
                 package=str(package),
-                store=str(self._settings.root / "online.db"),
+                store=str(self._settings.online_store),
                 origin=origin,
             )
         except BaseException:

@@ -24,6 +24,9 @@ class Settings(BaseSettings):
     )
     gateway_workers: int = Field(default=1, ge=1, description="Gateway processes that share the port.")
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default: SQLite in home.")
+    online_url: str | None = Field(
+        default=None, description="URL of a Redis for the online store; default: SQLite in home."
+    )
     log_level: str = Field(default="INFO", description="Level of the process logs.")
 
     @property
@@ -35,6 +38,11 @@ class Settings(BaseSettings):
     def state_database(self) -> str:
         """SQLAlchemy URL of the state store."""
         return self.state_url or f"sqlite:///{self.root / 'state.db'}"
+
+    @property
+    def online_store(self) -> Path | str:
+        """Where the online store is: the URL of a Redis, or a SQLite file in home."""
+        return self.online_url or self.root / "online.db"
 
     def database(self, name: str) -> str:
         """SQLAlchemy URL of a database that one part owns (``dbos``, ``mlflow``, ``labels``)."""

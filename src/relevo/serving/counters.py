@@ -11,7 +11,17 @@ from relevo.serving.policy import add_labels
 class Tally:
     """Running counts of one version of an endpoint. Not thread-safe: the event loop alone writes."""
 
-    __slots__ = ("addressed", "failed", "latency", "latency_ms_total", "refused", "requests", "rows", "unlogged")
+    __slots__ = (
+        "addressed",
+        "failed",
+        "latency",
+        "latency_ms_total",
+        "refused",
+        "requests",
+        "rows",
+        "unfilled",
+        "unlogged",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -20,6 +30,7 @@ class Tally:
         self.refused = 0
         self.addressed = 0
         self.unlogged = 0
+        self.unfilled = 0
         self.latency_ms_total = 0.0
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
 
@@ -40,6 +51,7 @@ class Tally:
             refused=self.refused,
             addressed=self.addressed,
             unlogged=self.unlogged,
+            unfilled=self.unfilled,
             latency_ms_total=self.latency_ms_total,
             latency=tuple(self.latency),
         )

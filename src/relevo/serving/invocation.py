@@ -11,15 +11,14 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from functools import partial
 
 import msgspec
 
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
-from relevo.features.online import OnlineStore
 from relevo.platform.clock import MAX_AHEAD
 from relevo.predictions import frames
 from relevo.predictions.ids import Issuer
@@ -28,6 +27,7 @@ from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.loading import Predictions
 from relevo.serving.counters import Tallies
 from relevo.serving.live import LiveEndpoint
+from relevo.serving.lookups import LookupFailed, Lookups
 from relevo.serving.versions import LoadedVersion
 
 logger = logging.getLogger(__name__)
@@ -62,27 +62,12 @@ class Log:
     boot: int
 
 
-class Features:
-    """The online store twice, since a connection belongs to one thread: for the event loop, and for large lookups."""
-
-    def __init__(self, path: Path) -> None:
-        self.here = OnlineStore(path)
-        self.there = OnlineStore(path)
-        self.thread = ThreadPoolExecutor(1, "lookup")
-
-    def close(self) -> None:
-        """Close both."""
-        self.thread.shutdown(wait=True)
-        self.here.close()
-        self.there.close()
-
-
 class Invocations:
     """Answers requests for predictions. Belongs to the event loop.
 
     Args:
         log: Where each answer goes before it is given.
-        features: The online store.
+        lookups: The online store.
         tallies: This worker's counters.
         threads: Where predictions run that would hold up the event loop.
         event_now: Reads an endpoint's event time anew.
@@ -92,14 +77,14 @@ class Invocations:
     def __init__(
         self,
         log: Log,
-        features: Features,
+        lookups: Lookups,
         tallies: Tallies,
         threads: Executor,
         event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
         max_rows: int,
     ) -> None:
         self._log = log
-        self._features = features
+        self._lookups = lookups
         self._tallies = tallies
         self._threads = threads
         self._event_now = event_now
@@ -165,6 +150,10 @@ class Invocations:
             if version.needs_lookup(request.sent):
                 through_us = await self._fill(version, request, asked_us)
             predictions = await self._predict(version, request.rows)
+        except LookupFailed as error:  # no fault of the version, and the champion could not answer either
+            tally.unfilled += 1
+            self._append(endpoint, version, request, asked_us, ids, [], None, error.message)
+            raise
         except Invalid as error:  # a value that the model cannot answer
             self._append(endpoint, version, request, asked_us, ids, [], through_us, error.message)
             raise
@@ -233,12 +222,7 @@ class Invocations:
     async def _fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
         """Look up what the caller did not send; gives how far the store was materialised, in microseconds."""
         at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
-        if len(at) < _ROWS_FOR_A_THREAD:
-            through = version.look_up(request, at, self._features.here)
-        else:
-            through = await asyncio.get_running_loop().run_in_executor(
-                self._features.thread, version.look_up, request, at, self._features.there
-            )
+        through = await self._lookups.look_up(len(at), partial(version.look_up, request, at))
         return None if through is None else (through - _EPOCH) // _MICROSECOND
 
     async def _predict(self, version: LoadedVersion, rows: list[list[object]]) -> Predictions:

@@ -55,6 +55,9 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     unlogged = CounterMetricFamily(
         "relevo_unlogged_requests", "Requests turned away since the log could not take them.", labels=_ARM
     )
+    unfilled = CounterMetricFamily(
+        "relevo_unfilled_requests", "Requests turned away since the online store could not be asked.", labels=_ARM
+    )
     latency = HistogramMetricFamily(
         "relevo_request_duration_seconds", "From the whole body read to the answer ready.", labels=_ARM
     )
@@ -66,9 +69,10 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         refused.add_metric(arm, counters.refused)
         addressed.add_metric(arm, counters.addressed)
         unlogged.add_metric(arm, counters.unlogged)
+        unfilled.add_metric(arm, counters.unfilled)
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
-    yield from (requests, rows, refused, addressed, unlogged, latency)
+    yield from (requests, rows, refused, addressed, unlogged, unfilled, latency)
 
 
 def _labels(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

@@ -66,8 +66,8 @@ class Counters:
 
     ``requests`` are those whose input was right and that the split sent here; ``failed`` of them could not be answered
     by this version. ``refused`` had a wrong input, ``addressed`` named the version by header, ``unlogged`` were turned
-    away since the log could not take them: none of these counts as traffic of the arm. ``latency`` counts ``requests``
-    by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
+    away since the log could not take them, ``unfilled`` since the online store could not be asked: none of these counts
+    as traffic of the arm. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
     """
 
     requests: int = 0
@@ -76,6 +76,7 @@ class Counters:
     refused: int = 0
     addressed: int = 0
     unlogged: int = 0
+    unfilled: int = 0
     latency_ms_total: float = 0.0
     latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
 

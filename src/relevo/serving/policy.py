@@ -57,6 +57,7 @@ def since(after: Counters, before: Counters | None) -> Counters:
         refused=after.refused - before.refused,
         addressed=after.addressed - before.addressed,
         unlogged=after.unlogged - before.unlogged,
+        unfilled=after.unfilled - before.unfilled,
         latency_ms_total=after.latency_ms_total - before.latency_ms_total,
         latency=tuple(a - b for a, b in zip(after.latency, before.latency, strict=True)),
     )
@@ -71,6 +72,7 @@ def add(first: Counters, second: Counters) -> Counters:
         refused=first.refused + second.refused,
         addressed=first.addressed + second.addressed,
         unlogged=first.unlogged + second.unlogged,
+        unfilled=first.unfilled + second.unfilled,
         latency_ms_total=first.latency_ms_total + second.latency_ms_total,
         latency=tuple(a + b for a, b in zip(first.latency, second.latency, strict=True)),
     )

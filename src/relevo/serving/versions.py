@@ -85,9 +85,10 @@ class LoadedVersion:
                 for key, row in zip(decoded.keys, decoded.rows, strict=True)
             ]
         found = store.find(self.endpoint, views, keys, at)
-        for row, values in zip(decoded.rows, found.rows, strict=True):
-            for place, name in fills:
-                row[place] = values[name]
+        pairs = [(place, found.names.index(name)) for place, name in fills]
+        for row, values in zip(decoded.rows, found.values, strict=True):
+            for place, index in pairs:
+                row[place] = values[index]
         return found.materialised_through
 
     def hold(self) -> None:

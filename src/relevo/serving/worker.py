@@ -38,9 +38,10 @@ from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
 from relevo.serving.counters import Tallies
 from relevo.serving.gateway import Gateway, Limits
-from relevo.serving.invocation import Features, Invocations, Log
+from relevo.serving.invocation import Invocations, Log
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, Placement
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
@@ -118,13 +119,13 @@ class Worker:
         durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, durable=True)
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), key)
-        features = Features(self._settings.root / "online.db")
+        lookups = Lookups(self._settings.online_store)
         gateway = Gateway(
             self._number,
             self._endpoints,
             Invocations(
                 Log(durable, buffered, key, self._boot),
-                features,
+                lookups,
                 self._tallies,
                 self._predicting,
                 self._event_now,
@@ -147,7 +148,7 @@ class Worker:
             await durable.close()
             await buffered.close()
             await loop.run_in_executor(self._reading, heartbeats.write, self._reports, self._heartbeat())
-            self._close(intake, features)
+            self._close(intake, lookups)
 
     async def _start(self, gateway: Gateway) -> None:
         """Read the state and load what is placed before the first connection is taken, for a while at most."""
@@ -279,12 +280,12 @@ class Worker:
 
         return await asyncio.get_running_loop().run_in_executor(self._predicting, render)
 
-    def _close(self, intake: LabelIntake, features: Features) -> None:
+    def _close(self, intake: LabelIntake, lookups: Lookups) -> None:
         for threads in (self._loading, self._predicting, self._writing, self._reading):
             threads.shutdown(wait=True, cancel_futures=True)
         self._endpoints.close()
         intake.close()
-        features.close()
+        lookups.close()
         self._watch.close()
         self._state.close()
 

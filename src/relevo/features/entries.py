@@ -1,0 +1,220 @@
+"""What the online store keeps for one entity of one view, and how features are read from it. Pure; light to import.
+
+An entry is one msgpack array. For views that take latest values it begins with the row that counts now: since when it
+is known, when it happened, its values; then the rows before it that may still be asked for, packed (``Older``). For
+windows follow: since when each row is known, whether older rows are gone, and running counts and sums since the
+beginning. Arrays are native int64 or float64, oldest first. So an answer is computed for the time that is asked, and a
+window empties by itself when nothing new happens.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from struct import Struct
+from typing import Any
+
+import msgspec
+
+from relevo.features.model import Aggregation, Feature, FeatureView
+
+Value = float | int | str | bool | None
+#: An entry, decoded. Which item is what, its view's ``Layout`` tells.
+Items = list[Any]
+
+#: How far before ``materialised_through`` an asked time may lie and still be answered exactly.
+KEPT_BEFORE = timedelta(hours=24)
+
+_MICROSECOND = timedelta(microseconds=1)
+
+decode_entry = msgspec.msgpack.Decoder(list[Any]).decode
+encode_entry = msgspec.msgpack.Encoder().encode
+_integer, _float = Struct("=q").unpack_from, Struct("=d").unpack_from
+
+
+class Older(msgspec.Struct, array_like=True, frozen=True):
+    """Rows before the one that counts now; ``rows`` holds their values as msgpack arrays, each up to its end."""
+
+    known: bytes
+    event: bytes
+    ends: bytes
+    rows: bytes
+
+
+_decode_older = msgspec.msgpack.Decoder(Older).decode
+_decode_row = msgspec.msgpack.Decoder(list[Value]).decode
+
+
+class Layout:
+    """The places in an entry of a view.
+
+    Attributes:
+        values: Columns whose latest values stand at ``VALUES`` and on.
+        older: Where the packed older rows are, or None.
+        windows: Where the times of the windows' rows are, or None; whether it is trimmed follows.
+        counts_rows: Whether the first prefix counts rows.
+        numbers: Columns with a prefix that counts and one that adds up, each.
+    """
+
+    KNOWN, EVENT, VALUES = 0, 1, 2
+
+    def __init__(self, view: FeatureView) -> None:
+        self.values = _columns(view, Aggregation.LATEST)
+        has_latest = any(not feature.aggregation.is_windowed for feature in view.features)
+        self.older: int | None = self.VALUES + len(self.values) if has_latest else None
+        after = self.older + 1 if self.older is not None else 0
+        self.windows: int | None = after if view.windows else None
+        self.counts_rows = any(feature.aggregation is Aggregation.COUNT for feature in view.features)
+        self.numbers = _columns(view, Aggregation.SUM, Aggregation.MEAN)
+        self.prefixes = after + 2
+        self.width = self.prefixes + self.counts_rows + 2 * len(self.numbers) if view.windows else after
+
+    def count_of(self, column: str | None) -> int:
+        """Where the running count of a column's numbers is; of None: that of rows."""
+        return self.prefixes if column is None else self.prefixes + self.counts_rows + 2 * self.numbers.index(column)
+
+    def sum_of(self, column: str) -> int:
+        """Where the running sum of a column is."""
+        return self.count_of(column) + 1
+
+
+class Reader:
+    """How the features of one view are read from its entries; worked out once.
+
+    Attributes:
+        names: The features, in the order of the view and of the answers.
+        nothing: The answer where nothing is known: no key, or a view that was never filled.
+        without_rows: The answer for an entity without rows. An answer is this very list exactly when there are none.
+    """
+
+    def __init__(self, view: FeatureView) -> None:
+        self.view = view
+        self.names = tuple(feature.name for feature in view.features)
+        self.nothing: list[Value] = [None for _ in view.features]
+        layout = Layout(view)
+        self._key = view.entity.key
+        self._older = layout.older
+        self._ttl_us = None if view.ttl is None else view.ttl // _MICROSECOND
+        self._values = slice(Layout.VALUES, layout.older)
+        latest = [
+            (place, layout.values.index(feature.column) if feature.column else None)
+            for place, feature in enumerate(view.features)
+            if not feature.aggregation.is_windowed
+        ]
+        self._latest = latest
+        self._is_plain = latest == [(place, place) for place in range(len(view.features))]
+        self._known = layout.windows
+        self._windows = [
+            (
+                over // _MICROSECOND,
+                [(place, *_window(layout, each)) for place, each in enumerate(view.features) if each.over == over],
+            )
+            for over in view.windows
+        ]
+        self.without_rows = list(self.nothing)
+        for _, windows in self._windows:
+            for place, _, empty in windows:
+                self.without_rows[place] = empty
+
+    def key(self, row: Mapping[str, object]) -> bytes | None:
+        """The entity's key as bytes; None when a part of it is null."""
+        values = [row.get(name) for name in self._key]
+        return None if None in values else encode_key(values)
+
+    def answer(self, items: Items | None, at: int) -> list[Value]:
+        """The features at the time ``at`` (microseconds), from an entry that may be used again."""
+        if items is None:
+            return self.without_rows
+        if self._older is None:
+            return self._with_windows(items, at, None)
+        if at >= items[0]:
+            event, values = items[1], items[self._values]
+        else:
+            found = self._find_older(items, at)
+            if found is None:
+                return self.without_rows if self._known is None else self._with_windows(items, at, None)
+            event, values = found
+        if self._is_plain and self._ttl_us is None:
+            return values
+        age = at - event
+        if self._ttl_us is not None and age > self._ttl_us:
+            answer = list(self.nothing)
+        elif self._is_plain:
+            answer = values
+        else:
+            answer = list(self.nothing)
+            for place, index in self._latest:
+                answer[place] = age / 1e6 if index is None else values[index]
+        return answer if self._known is None else self._with_windows(items, at, answer)
+
+    def _find_older(self, items: Items, at: int) -> tuple[int, list[Value]] | None:
+        """Event time and values of the row that counted at ``at``."""
+        assert self._older is not None
+        older = items[self._older]
+        if older is None:
+            return None
+        if isinstance(older, bytes):  # opened once for all the rows that ask
+            older = items[self._older] = _decode_older(older)
+        place = bisect_right(memoryview(older.known).cast("q"), at) - 1
+        if place < 0:
+            return None
+        ends = older.ends
+        start = _integer(ends, 8 * (place - 1))[0] if place else 0
+        row = memoryview(older.rows)[start : _integer(ends, 8 * place)[0]]
+        return _integer(older.event, 8 * place)[0], _decode_row(row)
+
+    def _with_windows(self, items: Items, at: int, answer: list[Value] | None) -> list[Value]:
+        assert self._known is not None
+        known = memoryview(items[self._known]).cast("q")
+        end = bisect_right(known, at) - 1
+        is_trimmed = items[self._known + 1]
+        if end < 0 and not is_trimmed and answer is None:
+            return self.without_rows
+        answer = list(self.nothing) if answer is None else answer
+        for over_us, windows in self._windows:
+            start = bisect_right(known, at - over_us, 0, end + 1) - 1
+            if start < 0 and is_trimmed:
+                continue
+            for place, read, empty in windows:
+                answer[place] = empty if start == end else read(items, start, end)
+        return answer
+
+
+def encode_key(values: Sequence[object]) -> bytes:
+    """The key of an entity as bytes; integers, text and truth values of equal value have equal bytes."""
+    return encode_entry(values)
+
+
+Window = Callable[[Items, int, int], Value]
+
+
+def _window(layout: Layout, feature: Feature) -> tuple[Window, Value]:
+    """Reads a feature from the rows after index ``start`` up to ``end``, and what it is when there are none."""
+    count = layout.count_of(feature.column)
+
+    def count_rows(items: Items, start: int, end: int) -> int:
+        return int(_between(_integer, items[count], start, end))
+
+    if feature.column is None:
+        return count_rows, 0
+    total = layout.sum_of(feature.column)
+
+    def add_up(items: Items, start: int, end: int) -> float:
+        return _between(_float, items[total], start, end) if count_rows(items, start, end) else 0.0
+
+    def average(items: Items, start: int, end: int) -> float | None:
+        found = count_rows(items, start, end)
+        return _between(_float, items[total], start, end) / found if found else None
+
+    return (average, None) if feature.aggregation is Aggregation.MEAN else (add_up, 0.0)
+
+
+def _between(item: Callable[[bytes, int], tuple[Any, ...]], prefix: bytes, start: int, end: int) -> Any:
+    """What was added after index ``start`` up to ``end``; -1 stands for the beginning."""
+    return (item(prefix, 8 * end)[0] if end >= 0 else 0) - (item(prefix, 8 * start)[0] if start >= 0 else 0)
+
+
+def _columns(view: FeatureView, *aggregations: Aggregation) -> tuple[str, ...]:
+    features = (feature for feature in view.features if feature.aggregation in aggregations)
+    return tuple(dict.fromkeys(feature.column for feature in features if feature.column))

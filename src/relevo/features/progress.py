@@ -1,0 +1,127 @@
+"""How far each view of a model is filled, and where its entries are: one value of the online store for each model.
+
+A lookup reads it together with the entries, so both are of one moment. Whoever fills a view replaces it only if it is
+still what it was read as. Light to import.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+#: Raised when entries are encoded in another way: what was filled before is then filled anew.
+FORMAT = 2
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a view is filled.
+
+    Attributes:
+        through: Event time through which its rows are in.
+        origin: Digest of the code and sources that they came from.
+        newest_at: When the newest of all rows read so far began to count; None without rows, or without times.
+        recorded_at: Wall time at which this was written.
+    """
+
+    through: datetime
+    origin: str
+    newest_at: datetime | None
+    recorded_at: datetime
+
+
+class Filled(msgspec.Struct, array_like=True, frozen=True):
+    """A ``Progress`` as it is kept, with the generation under whose names the view's entries are."""
+
+    generation: bytes
+    through_us: int
+    origin: str
+    newest_us: int | None
+    recorded_us: int
+
+    @property
+    def progress(self) -> Progress:
+        """The same for people."""
+        newest_at = None if self.newest_us is None else time_of(self.newest_us)
+        return Progress(time_of(self.through_us), self.origin, newest_at, time_of(self.recorded_us))
+
+
+class Filling(msgspec.Struct, array_like=True, frozen=True):
+    """A first fill that is under way, under a generation that nobody reads yet.
+
+    ``rows_digest`` names the rows that are filled in; ``done`` of its ``parts`` are written.
+    """
+
+    generation: bytes
+    origin: str
+    until_us: int
+    rows_digest: int
+    parts: int
+    done: int
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """All that is known of a model's views. ``retired`` generations are to be deleted, and never read again."""
+
+    format: int = FORMAT
+    filled: dict[str, Filled] = msgspec.field(default_factory=dict)
+    filling: dict[str, Filling] = msgspec.field(default_factory=dict)
+    retired: list[bytes] = msgspec.field(default_factory=list)
+
+    @property
+    def generations(self) -> list[bytes]:
+        """Those that are read, and those that will be."""
+        filling = (each.generation for each in self.filling.values())
+        return [*(each.generation for each in self.filled.values()), *filling]
+
+    def replaced(
+        self, filled: dict[str, Filled], filling: dict[str, Filling | None], dropped: list[bytes] | None = None
+    ) -> Record:
+        """With these views changed (a filling of None ends), and generations that are no longer used retired."""
+        still = {view: each for view, each in (self.filling | filling).items() if each is not None}
+        after = Record(FORMAT, self.filled | filled, still, [])
+        used = after.generations
+        retired = dict.fromkeys(each for each in (*self.retired, *self.generations) if each not in used)
+        return msgspec.structs.replace(after, retired=[each for each in retired if each not in (dropped or ())])
+
+
+_decode = msgspec.msgpack.Decoder(Record).decode
+_decode_format = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+
+def read_record(value: bytes | None) -> Record:
+    """The record in ``value``; an empty one when there is none, or when its format is another."""
+    if value is None or int(msgspec.msgpack.decode(_decode_format(value)[0])) != FORMAT:
+        return Record()
+    return _decode(value)
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as the store keeps it."""
+    return msgspec.msgpack.encode(record)
+
+
+def record_name(model: str) -> bytes:
+    """The name of the model's record."""
+    return b"model:" + model.encode()
+
+
+def new_generation() -> bytes:
+    """The beginning of the names of entries that belong together; never given twice, and no record's name."""
+    return b"\xff" + secrets.token_bytes(7)
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970, as the store counts time."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def time_of(microseconds: int) -> datetime:
+    """The time that ``microseconds`` names."""
+    return _EPOCH + timedelta(microseconds=microseconds)
