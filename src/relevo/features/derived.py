@@ -7,11 +7,12 @@ nothing but what one row says: with a sum or a shift inside, its value would dep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from relevo.errors import Invalid
+from relevo.features.ordering import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +43,8 @@ def derive(columns: Mapping[str, Any]) -> tuple[Derived, ...]:
     Raises:
         Invalid: One is no expression, gives several columns, calls Python, looks at other rows, or reads itself.
     """
-    return in_order(_derived(name, expression) for name, expression in columns.items())
-
-
-def in_order(columns: Iterable[Derived]) -> tuple[Derived, ...]:
-    """``columns``, each after those that it reads.
-
-    Raises:
-        Invalid: Some read each other in a circle; the message names it.
-    """
-    by_name = {column.name: column for column in columns}
-    order: dict[str, Derived] = {}
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " -> ".join((*path[path.index(name) :], name))
-            raise Invalid(f"derived columns read each other in a circle: {circle}", hint="Give one another name.")
-        if name in by_name and name not in order:
-            for read in by_name[name].reads:
-                visit(read, (*path, name))
-            order[name] = by_name[name]
-
-    for name in by_name:
-        visit(name, ())
-    return tuple(order.values())
+    made = (_derived(name, expression) for name, expression in columns.items())
+    return in_order(made, "derived columns")
 
 
 def _derived(name: str, expression: Any) -> Derived:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from relevo.contract.durations import parse_duration
 from relevo.errors import Invalid
-from relevo.features.derived import Derived, derive, in_order
+from relevo.features.derived import Derived, derive
+from relevo.features.ordering import in_order
 from relevo.platform.encoding import digest, to_json
 
 #: What a request can carry for a feature.
@@ -181,7 +182,7 @@ class FeatureView:
             raise Invalid(f"feature view {self.name}: fresh_within is longer than nothing, got {self.fresh_within}")
         names = [column.name for column in self.derived]
         _require_unique([*self.entity.key, *names], f"feature view {self.name}: column")
-        object.__setattr__(self, "derived", in_order(self.derived))
+        object.__setattr__(self, "derived", in_order(self.derived, "derived columns"))
 
     @property
     def columns(self) -> tuple[str, ...]:
