@@ -116,3 +116,35 @@ def test_a_change_of_a_source_shows_what_it_declares() -> None:
         "+ sources.towns.keep: 90d",
         "- sources.towns.loader: parcels.sources:towns",
     ]
+
+
+def _transformed(*transforms: tuple[str, tuple[str, ...]]) -> list[str]:
+    described = [{"name": name, "reads": list(reads), "text": "", "expression": {}} for name, reads in transforms]
+    parsed = parse_with_lines(CONTRACT)
+    check_description(parsed.contract, {"views": [_view()], "transforms": described}, parsed.problems)
+    return [message for _, message in parsed.problems.listed]
+
+
+def test_a_transform_reads_inputs_features_and_transforms() -> None:
+    assert _transformed(("density", ("weight", "pieces")), ("heavy", ("density", "depot"))) == []
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        (
+            [("a", ("wheight",))],
+            "transform a: expected an input, a feature or a transform, got 'wheight'; did you mean",
+        ),
+        ([("a", ("order_id",))], "transform a: expected an input, a feature or a transform, got 'order_id'"),
+        ([("a", ("is_late",))], "transform a: expected an input, a feature or a transform, got 'is_late'"),
+        ([("weight", ())], "transform weight: the name is also an input"),
+        ([("pieces", ())], "transform pieces: the name is also a feature of view shelf"),
+        ([("is_late", ())], "transform is_late: the name is also the label"),
+        ([("ordered_at", ())], "transform ordered_at: the name is also ask.at"),
+    ],
+)
+def test_a_transform_that_does_not_fit_is_refused(transforms: list[tuple[str, tuple[str, ...]]], expected: str) -> None:
+    problems = _transformed(*transforms)
+    assert len(problems) == 1
+    assert problems[0].startswith(f"features: {expected}")

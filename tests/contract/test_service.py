@@ -13,8 +13,10 @@ from relevo.contract.policy import views_of
 from relevo.contract.service import ContractService
 from relevo.contract.upload import read_project
 from relevo.errors import Conflict, Invalid, JobFailed, NotFound
+from relevo.features.expressions import Transform
 from relevo.identity.model import Principal
 from relevo.ledger.service import Ledger
+from relevo.platform.encoding import parse
 from relevo.platform.state import State
 
 
@@ -199,3 +201,47 @@ def test_an_unknown_model_is_answered_with_the_nearest(
         contracts.current("parcel")
     with pytest.raises(NotFound):
         contracts.revision("parcels", 2)
+
+
+TRANSFORMS = """
+from relevo.features.request import OnRequest, value
+
+transforms = OnRequest({"load_share": value("density") / 2, "density": value("weight") / value("pieces")})
+"""
+
+
+def test_transforms_are_described_and_shown_as_differences(
+    contracts: ContractService, engineer: Principal, tmp_path: Path
+) -> None:
+    folder = project.write(tmp_path / "p")
+    contracts.apply(read_project(folder), engineer)
+    project.write(folder, features=project.FILES["parcels/features.py"] + TRANSFORMS)
+    change = contracts.apply(read_project(folder), engineer)
+    assert [str(difference) for difference in change.differences] == [
+        "+ features.on_request.density: divide(weight, pieces)",
+        "+ features.on_request.load_share: divide(density, 2.0)",
+    ]
+    described = contracts.current("parcels").description["transforms"]
+    assert [parse(Transform, each).name for each in described] == ["density", "load_share"]  # type: ignore[attr-defined]
+
+
+def test_a_view_of_derived_columns_is_described_and_may_not_read_the_label(
+    contracts: ContractService, engineer: Principal, tmp_path: Path
+) -> None:
+    declared = project.FILES["parcels/features.py"] + (
+        "import polars as pl\n"
+        "past = FeatureView('past', entity=depot, source='SOURCE', columns={'rate': pl.col('is_late') * 1.0},\n"
+        "    features={'late_rate': mean('rate', over='7d', default=0.5)}, fresh_within='1d')\n"
+    )
+    folder = project.write(tmp_path / "p", features=declared.replace("SOURCE", "orders"))
+    with pytest.raises(Invalid) as raised:
+        contracts.plan(read_project(folder))
+    assert "relevo.yaml:11: features: view past: derived column rate reads the label is_late" in raised.value.message
+    project.write(folder, features=declared.replace("SOURCE", "stock"))
+    contracts.apply(read_project(folder), engineer)
+    view = next(view for view in views_of(contracts.current("parcels").description) if view.name == "past")
+    assert (view.derived[0].reads, view.features[0].default, view.fresh_within) == (
+        ("is_late",),
+        0.5,
+        timedelta(days=1),
+    )

@@ -10,6 +10,7 @@ import pytest
 from relevo.contract.model import Ask, Contract, Label, Source, Task, Training
 from relevo.errors import Invalid
 from relevo.features.model import Aggregation, Entity, Feature, FeatureView
+from relevo.features.request import OnRequest, value
 from relevo.runtimes.model import Column, ColumnType, Signature
 from relevo.runtimes.signature import derive_signature
 
@@ -66,6 +67,16 @@ def test_inputs_then_features_then_keys_that_are_no_inputs() -> None:
         at="scheduled_at",
         classes=("0", "1"),
     )
+
+
+def test_transforms_stand_last_and_nobody_has_to_send_them() -> None:
+    transforms = OnRequest({"is_far": value("distance") > 1000}).transforms
+    made = derive_signature(contract(), (), {**DTYPES, "is_far": "Boolean"}, ("0", "1"), transforms)
+    assert made.inputs[-1] == Column("is_far", ColumnType.BOOLEAN, is_computed=True)
+    assert [column.name for column in made.inputs if column.is_asked] == ["carrier", "distance"]
+    twice = OnRequest({"distance": value("carrier") == "AA"}).transforms
+    with pytest.raises(Invalid, match="'distance' is named twice"):
+        derive_signature(contract(), (), DTYPES, ("0", "1"), twice)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from relevo.contract.model import Task
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.identity.model import Role
 from relevo.identity.service import Identity
@@ -237,6 +238,7 @@ class Home:
         known_carriers: tuple[str, ...] | None = None,
         signature: Signature = SIGNATURE,
         views: tuple[FeatureView, ...] = (),
+        transforms: tuple[Transform, ...] = (),
         delay_weight: float | None = None,
     ) -> str:
         """A sealed bundle of a linear model that answers its version's number plus ``weight * distance``.
@@ -251,10 +253,10 @@ class Home:
             numbers += (Number(2, 0.0, 1.0, (delay_weight,), -1.0),)
         model = LinearModel(Link.IDENTITY, (float(version),), numbers, tables)
         content = msgspec.json.encode(model)
-        rows: list[list[Any]] = [[1.0, None, None][: len(signature.inputs)]]
+        rows: list[list[Any]] = [[1.0, *[None] * (len(signature.inputs) - 1)]]
         answers: Any = LinearRuntime.load(content, signature).predict(rows)
         files: dict[str, bytes] = {FILE: content, PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9))}
-        return self.keep(version, "linear", signature, files, views)
+        return self.keep(version, "linear", signature, files, views, transforms)
 
     def keep(
         self,
@@ -263,6 +265,7 @@ class Home:
         signature: Signature,
         files: dict[str, bytes],
         views: tuple[FeatureView, ...] = (),
+        transforms: tuple[Transform, ...] = (),
     ) -> str:
         """A sealed bundle of these files."""
         folder = self.settings.folder("jobs") / f"bundle-{len(list(self.settings.folder('jobs').iterdir()))}"
@@ -275,6 +278,7 @@ class Home:
             signature=signature,
             files=files,
             views=views,
+            transforms=transforms,
         )
         return store_bundle(folder, manifest, self.objects, load_signing_key(self.settings.folder("keys")))
 

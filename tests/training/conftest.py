@@ -18,6 +18,7 @@ import pytest
 from relevo.contract.model import Contract
 from relevo.contract.parsing import parse_contract
 from relevo.features import Entity, FeatureView, latest, mean
+from relevo.features.expressions import Transform
 from relevo.platform.jobs import Job
 from relevo.training.folder import RunFolder
 from relevo.training.model import Champion, Run
@@ -161,6 +162,7 @@ class Project:
         as_of: datetime = AS_OF,
         champion: Champion | None = None,
         views: tuple[FeatureView, ...] = VIEWS,
+        transforms: tuple[Transform, ...] = (),
         tracking_url: str | None = None,
         is_plain: bool = False,
         **changes: str,
@@ -175,6 +177,7 @@ class Project:
             as_of=as_of,
             contract=parse_contract(PLAIN_CONTRACT) if is_plain else contract(**changes),
             views=() if is_plain else views,
+            transforms=transforms,
             package=str(self.package),
             snapshot="s" * 64,
             tables=str(self.folder / "tables" / "rides"),

@@ -14,9 +14,11 @@ import pytest
 from relevo.datasets.tables import content_digest
 from relevo.errors import JobFailed
 from relevo.features import FeatureView, latest, mean
+from relevo.features.request import OnRequest, asked_at, value, where
 from relevo.platform.jobs import Job
 from relevo.registry.bundles import read_manifest, verify_files
 from relevo.runtimes.loading import load_runtime
+from relevo.runtimes.model import ColumnType
 from relevo.statistics.baseline import parse_baseline
 from relevo.training.folder import RunFolder
 from relevo.training.model import Champion
@@ -220,6 +222,40 @@ def test_a_champion_with_other_views_looks_its_own_features_up(sealed: Sealed) -
     rows = pl.read_parquet(folder.rows)
     assert rows["c_busy_6h"].to_list() != rows["x_busy_6h"].to_list()
     assert found["champion_metrics"]["roc_auc"] > 0.8
+
+
+def test_transforms_are_inputs_of_the_model_and_of_its_bundle(sealed: Sealed) -> None:
+    declared = OnRequest(
+        {
+            "busier": value("busy") - value("busy_6h"),
+            "is_far": (value("distance") > 6) & (value("zone") != "port"),
+            "is_night": where(asked_at.in_zone("Europe/Madrid").hour < 6, "night", "day"),
+        }
+    )
+    folder = sealed.project.prepare("transformed", transforms=declared.transforms, champion=sealed.champion)
+    pack(sealed.job, folder)
+    manifest = read_manifest(folder.bundle)
+    assert manifest.transforms == declared.transforms
+    columns = {column.name: (column.type, column.is_computed, column.is_asked) for column in manifest.signature.inputs}
+    assert columns["busier"] == (ColumnType.FLOAT, True, False)
+    assert columns["is_far"] == (ColumnType.BOOLEAN, True, False)
+    assert columns["is_night"] == (ColumnType.TEXT, True, False)
+    assert columns["busy"][1:] == (False, False) and columns["distance"][1:] == (False, True)
+    rows = pl.read_parquet(folder.rows)
+    assert rows["x_busier"].equals(rows["x_busy"] - rows["x_busy_6h"])
+    local = rows["at"].dt.convert_time_zone("Europe/Madrid").dt.hour()
+    assert (rows["x_is_night"] == "night").equals(local < 6)
+    # The champion knows no transforms, and is asked with the inputs that it has.
+    assert "c_busy" in rows.columns and "c_busier" not in rows.columns
+    assert folder.read("evaluation")["champion_metrics"]["roc_auc"] > 0.8
+
+
+def test_a_transform_that_does_not_fit_its_inputs_fails_the_run_with_its_name(sealed: Sealed) -> None:
+    declared = OnRequest({"double": value("zone") * 2})
+    folder = sealed.project.prepare("misfit", transforms=declared.transforms)
+    sealed.job.call("load_sources", run=str(folder.path))
+    with pytest.raises(JobFailed, match="transform double: multiply expects a number, got a text"):
+        sealed.job.call("build", run=str(folder.path))
 
 
 def test_without_event_time_a_key_is_held_out_in_every_run(sealed: Sealed) -> None:

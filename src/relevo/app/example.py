@@ -56,7 +56,7 @@ def _sealed(folder: Path) -> tuple[Manifest, tuple[tuple[str, object], ...]]:
     manifest = read_manifest(folder)
     probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
     inputs = manifest.signature.inputs
-    asked = [place for place, column in enumerate(inputs) if column.view is None]
+    asked = [place for place, column in enumerate(inputs) if column.is_asked]
     rows = sorted(probe.rows, key=lambda row: sum(row[place] is None for place in asked))
     row = rows[0] if rows else [None] * len(inputs)
     return manifest, tuple((inputs[place].name, row[place]) for place in asked)

@@ -33,12 +33,15 @@ def describe(package: str, references: list[Json], features: str | None) -> Json
         features: Module that declares the feature views, or None.
 
     Returns:
-        ``{"views": [view], "columns": {field of checks: [column]}, "problems": [{"field", "message"}]}``, the views
-        sorted by name. Views are those that stand in the module under a name of their own.
+        ``{"views": [view], "transforms": [transform], "columns": {field of checks: [column]},
+        "problems": [{"field", "message"}]}``, the views sorted by name, each transform after those that it reads, with
+        ``reads`` and a ``text`` for people. Views and transforms are those that stand in the module under a name of
+        their own.
     """
     problems: list[Json] = []
     columns: dict[str, list[str]] = {}
     views: list[Json] = []
+    transforms: list[Json] = []
     for each in references:
         try:
             found = _named(package, each["reference"], each["kind"])
@@ -50,10 +53,12 @@ def describe(package: str, references: list[Json], features: str | None) -> Json
             problems.append({"field": each["field"], "message": str(missing)})
     if features is not None:
         try:
-            views = _views(_module(package, features))
+            module = _module(package, features)
+            transforms = _transforms(module)
+            views = _views(module, may_be_none=bool(transforms))
         except _Missing as missing:
             problems.append({"field": "features", "message": str(missing)})
-    return {"views": views, "columns": columns, "problems": problems}
+    return {"views": views, "transforms": transforms, "columns": columns, "problems": problems}
 
 
 def _named(package: str, reference: str, kind: str) -> Any:
@@ -130,10 +135,21 @@ def _check_parameters(function: Callable[..., object], kind: str) -> None:
             raise _Missing(f"expected a function of nothing, or of since and until, got one of {signature}")
 
 
-def _views(module: ModuleType) -> list[Json]:
+def _transforms(module: ModuleType) -> list[Json]:
+    found = {id(value): value for value in vars(module).values() if type(value).__name__ == "OnRequest"}
+    if len(found) > 1:
+        raise _Missing(f"expected one OnRequest with every transform in {module.__name__}, got {len(found)}")
+    return [
+        {**to_json(transform), "reads": list(transform.reads), "text": str(transform.expression)}
+        for declared in found.values()
+        for transform in declared.transforms
+    ]
+
+
+def _views(module: ModuleType, *, may_be_none: bool) -> list[Json]:
     found = {id(value): value for value in vars(module).values() if type(value).__name__ == "FeatureView"}
     views = sorted((to_json(view) for view in found.values()), key=lambda view: str(view["name"]))
-    if not views:
+    if not views and not may_be_none:
         raise _Missing(f"expected at least one FeatureView in {module.__name__}, got none")
     names = [view["name"] for view in views]
     twice = next((name for name in names if names.count(name) > 1), None)

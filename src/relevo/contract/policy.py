@@ -62,6 +62,14 @@ class View(msgspec.Struct, frozen=True):
     required: bool = False
 
 
+class ViewTransform(msgspec.Struct, frozen=True):
+    """A request-time transform as a package's description states it."""
+
+    name: str
+    reads: tuple[str, ...]
+    text: str
+
+
 def references(contract: Contract) -> list[Reference]:
     """Everything of the team's package that the contract names, except the module of features."""
     found = []
@@ -78,6 +86,11 @@ def views_of(description: Mapping[str, object]) -> tuple[View, ...]:
     return msgspec.convert(description.get("views", []), tuple[View, ...])
 
 
+def transforms_of(description: Mapping[str, object]) -> tuple[ViewTransform, ...]:
+    """The request-time transforms of a description, each after those that it reads."""
+    return msgspec.convert(description.get("transforms", []), tuple[ViewTransform, ...])
+
+
 def check_description(contract: Contract, description: Mapping[str, object], problems: Problems) -> None:
     """Record where the package does not fit the contract. ``problems`` gives each field its line."""
     for problem in msgspec.convert(description.get("problems", []), list[dict[str, str]]):
@@ -92,6 +105,23 @@ def check_description(contract: Contract, description: Mapping[str, object], pro
             if feature.name in taken:
                 problems.add("features", f"view {view.name}: {feature.name!r} is also {taken[feature.name]}")
             taken[feature.name] = f"a feature of view {view.name}"
+    _check_transforms(contract, description, taken, problems)
+
+
+def _check_transforms(
+    contract: Contract, description: Mapping[str, object], taken: dict[str, str], problems: Problems
+) -> None:
+    features = (feature.name for view in views_of(description) for feature in view.features)
+    known = dict.fromkeys([*contract.ask.inputs, *features])
+    for transform in transforms_of(description):
+        for name in transform.reads:
+            if name not in known:
+                message = f"transform {transform.name}: expected an input, a feature or a transform, got {name!r}"
+                problems.add("features", f"{message}{meant(name, known)}")
+        if transform.name in taken:
+            problems.add("features", f"transform {transform.name}: the name is also {taken[transform.name]}")
+        taken[transform.name] = "a transform"
+        known[transform.name] = None
 
 
 def _view_problems(contract: Contract, view: View, columns: Mapping[str, list[str]]) -> Iterator[str]:
@@ -178,6 +208,8 @@ def _fields(applied: AppliedContract) -> dict[str, str]:
             default = "" if feature.default is None else f", default {_words(feature.default)}"
             calculation = f"{feature.aggregation}({feature.column or ''}){over}{default}"
             fields[f"features.{view.name}.{feature.name}"] = calculation
+    for transform in transforms_of(applied.description):
+        fields[f"features.on_request.{transform.name}"] = transform.text
     return fields
 
 

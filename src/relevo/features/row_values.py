@@ -63,6 +63,7 @@ class RowTransforms:
     """
 
     def __init__(self, transforms: tuple[Transform, ...], places: Mapping[str, int], kinds: Mapping[str, Kind]) -> None:
+        self.names = frozenset(transform.name for transform in transforms)
         every = {**kinds, **kinds_of(transforms, kinds)}
         self._steps = [
             (transform.name, places[transform.name], _number(transform.expression, places, every))

@@ -16,6 +16,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relevo.errors import Corrupted, Invalid, NotFound
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.platform.encoding import canonical, parse, to_json
 from relevo.platform.environments import python_for
@@ -46,6 +47,7 @@ def write_bundle(
     files: Mapping[str, bytes],
     views: Sequence[FeatureView] = (),
     facts: Mapping[str, object] | None = None,
+    transforms: Sequence[Transform] = (),
 ) -> Manifest:
     """Write the files and their manifest into ``folder``, which must be empty or missing.
 
@@ -59,6 +61,7 @@ def write_bundle(
         files: Content by relative path, such as ``runtime/linear.json``.
         views: Feature views that fill inputs which the caller does not send.
         facts: What else is known of the version; anything that converts to plain JSON.
+        transforms: Compute inputs that the caller does not send.
 
     Raises:
         Invalid: The folder holds something, or a path is not inside it.
@@ -82,6 +85,7 @@ def write_bundle(
             for path, content in sorted(files.items())
         ),
         facts=to_json(dict(facts or {})),
+        transforms=tuple(transforms),
     )
     (folder / MANIFEST_FILE).write_bytes(canonical(manifest))
     return manifest

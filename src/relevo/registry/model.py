@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.runtimes.model import Signature
 
@@ -41,6 +42,7 @@ class Manifest:
     views: tuple[FeatureView, ...]  # fill the inputs that the caller does not send
     files: tuple[BundleFile, ...]
     facts: dict[str, object]  # pins, environment, agreement: plain JSON
+    transforms: tuple[Transform, ...] = ()  # compute inputs that the caller does not send, each after what it reads
 
 
 @dataclass(frozen=True, slots=True)

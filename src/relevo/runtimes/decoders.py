@@ -36,7 +36,7 @@ class Decoded(msgspec.Struct, frozen=True):  # a Struct, since a frozen dataclas
 
     Attributes:
         rows: Values ``(n_rows, n_inputs)`` in the signature's order; None is null. Times are aware UTC. Inputs that a
-            feature view fills and the caller did not send are None.
+            feature view or a transform fills and the caller did not send are None.
         sent: The input columns that the caller sent.
         keys: Per row the columns of ``signature.keys``, and only those; key columns that are also inputs stand in rows.
         asked_at: Per row the asked time, None where the caller gave none.

@@ -20,12 +20,22 @@ class ColumnType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An input of the model. ``view`` names the feature view that fills it when the caller does not send it."""
+    """An input of the model.
+
+    ``view`` names the feature view that fills it when the caller does not send it. ``is_computed``: a request-time
+    transform does so. The caller has to send all others.
+    """
 
     name: str
     type: ColumnType
     nullable: bool = True
     view: str | None = None
+    is_computed: bool = False
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the caller has to send it."""
+        return self.view is None and not self.is_computed
 
 
 @dataclass(frozen=True, slots=True)

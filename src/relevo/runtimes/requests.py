@@ -45,7 +45,7 @@ class Layout:
     def check_columns(self, sent: Sequence[str]) -> None:
         """Raises Invalid when a column is unknown, doubled, or missing.
 
-        Inputs with a view may be absent, and then the keys that find them may not.
+        Inputs that a view fills may be absent, and then the keys that find them may not; computed ones may be absent.
         """
         for name in sent:
             if name not in self.columns:
@@ -54,8 +54,8 @@ class Layout:
             twice = next(name for name in sent if sent.count(name) > 1)
             raise Invalid(f"Column {twice!r} is given twice.", field=twice)
         absent = [column for column in self.signature.inputs if column.name not in sent]
-        required = [column.name for column in absent if column.view is None]
-        if absent:
+        required = [column.name for column in absent if column.is_asked]
+        if any(not column.is_computed for column in absent):
             required += [key.name for key in self.signature.keys if key.name not in sent]
         if required:
             names = ", ".join(repr(name) for name in required)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from relevo.contract.model import Contract, Task
 from relevo.errors import Invalid
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.runtimes.model import Column, ColumnType, Signature
 
@@ -24,14 +25,16 @@ def derive_signature(
     views: Sequence[FeatureView],
     dtypes: Mapping[str, str],
     classes: Sequence[str] = (),
+    transforms: Sequence[Transform] = (),
 ) -> Signature:
-    """The signature: the contract's inputs, then the features of the views, in their order.
+    """The signature: the contract's inputs, then the features of the views, then the transforms, in their order.
 
     Args:
         contract: Gives the inputs and the asked time.
         views: Their features are inputs that the gateway looks up when the caller does not send them.
         dtypes: Polars type names of the training frame's columns; ``str(dtype)``.
         classes: Labels of a classifier, in the order of the model's probabilities.
+        transforms: They are inputs that the gateway computes when the caller does not send them.
 
     Raises:
         Invalid: A column is named twice, is not in the training frame, or has a type that no request can carry.
@@ -41,6 +44,7 @@ def derive_signature(
     inputs = [Column(name, _type(name, dtypes)) for name in contract.ask.inputs]
     for view in views:
         inputs += [Column(feature.name, _type(feature.name, dtypes), view=view.name) for feature in view.features]
+    inputs += [Column(each.name, _type(each.name, dtypes), is_computed=True) for each in transforms]
     names = [column.name for column in inputs]
     for name in names:
         if names.count(name) > 1:

@@ -148,7 +148,9 @@ class Invocations:
         through_us: int | None = None
         try:
             if version.needs_lookup(request.sent):
-                through_us = await self._fill(version, request, asked_us)
+                through_us = await self._look_up(version, request, asked_us)
+            if version.needs_computing(request.sent):
+                await self._compute(version, request, asked_us)
             predictions = await self._predict(version, request.rows)
         except LookupFailed as error:  # no fault of the version, and the champion could not answer either
             tally.unfilled += 1
@@ -219,11 +221,19 @@ class Invocations:
             return issuer.issue(first, len(asked_us))
         return [issuer.issue(at, 1)[0] for at in asked_us]
 
-    async def _fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
+    async def _look_up(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
         """Look up what the caller did not send; gives how far the store was materialised, in microseconds."""
-        at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
+        at = _times(asked_us)
         through = await self._lookups.look_up(len(at), partial(version.look_up, request, at))
         return None if through is None else (through - _EPOCH) // _MICROSECOND
+
+    async def _compute(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> None:
+        """Compute what the caller did not send, from what was sent and looked up."""
+        at = _times(asked_us)
+        if len(at) < _ROWS_FOR_A_THREAD:
+            version.compute(request, at)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._threads, version.compute, request, at)
 
     async def _predict(self, version: LoadedVersion, rows: list[list[object]]) -> Predictions:
         runtime = version.runtime
@@ -299,6 +309,10 @@ class Invocations:
             writer.append(frames.encode(record))
         except Unavailable as unavailable:
             logger.warning("a refused request was not logged: %s", unavailable.message)
+
+
+def _times(asked_us: list[int]) -> list[datetime]:
+    return [_EPOCH + timedelta(microseconds=one) for one in asked_us]
 
 
 def _short(error: Exception) -> str:

@@ -1,20 +1,30 @@
-"""A version as a gateway worker holds it: its runtime, its decoder, the lookups that fill its inputs."""
+"""A version as a gateway worker holds it: its runtime, its decoder, the lookups and transforms that fill its inputs."""
 
 from __future__ import annotations
 
 import threading
 from datetime import datetime
 
+from relevo.features.expressions import Kind
 from relevo.features.model import FeatureView
 from relevo.features.online import OnlineStore
+from relevo.features.row_values import RowTransforms
 from relevo.predictions import frames
 from relevo.registry.model import Manifest
 from relevo.runtimes.decoders import Decoded, Decoder, build_decoder
 from relevo.runtimes.loading import LoadedRuntime
-from relevo.runtimes.model import Signature
+from relevo.runtimes.model import ColumnType, Signature
 
 #: Different sets of sent columns that are remembered; a client sends one or two.
 _MAX_MARKS = 64
+
+
+_KINDS = {
+    ColumnType.FLOAT: Kind.NUMBER,
+    ColumnType.INTEGER: Kind.NUMBER,
+    ColumnType.BOOLEAN: Kind.TRUTH,
+    ColumnType.TEXT: Kind.TEXT,
+}
 
 
 class LoadedVersion:
@@ -25,6 +35,7 @@ class LoadedVersion:
         "_is_retired",
         "_keys",
         "_marks",
+        "_transforms",
         "_uses",
         "bundle",
         "decode",
@@ -53,6 +64,7 @@ class LoadedVersion:
             (place, column.name, column.view) for place, column in enumerate(self.signature.inputs) if column.view
         ]
         self._keys = {name: places[name] for view in self.views for name in view.entity.key if name in places}
+        self._transforms = _transforms(manifest, places)
         self._marks: dict[frozenset[str], bytes] = {}
         self._uses = 0
         self._is_retired = False
@@ -60,6 +72,15 @@ class LoadedVersion:
     def needs_lookup(self, sent: frozenset[str]) -> bool:
         """Whether a view fills an input that the caller did not send."""
         return any(name not in sent for _, name, _ in self._fills)
+
+    def needs_computing(self, sent: frozenset[str]) -> bool:
+        """Whether a transform gives an input that the caller did not send."""
+        return self._transforms is not None and not self._transforms.names <= sent
+
+    def compute(self, decoded: Decoded, at: list[datetime]) -> None:
+        """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row)."""
+        if self._transforms is not None:
+            self._transforms.fill(decoded.rows, at, decoded.sent)
 
     def looked_up(self, sent: frozenset[str]) -> bytes:
         """Which inputs are looked up when the caller sends these, as the log marks them."""
@@ -111,3 +132,10 @@ class LoadedVersion:
     def _close(self) -> None:
         """Close it in a thread: a runtime that ends a process waits for its end."""
         threading.Thread(target=self.runtime.close, name=f"close-{self.endpoint}/{self.version}").start()
+
+
+def _transforms(manifest: Manifest, places: dict[str, int]) -> RowTransforms | None:
+    if not manifest.transforms:
+        return None
+    given = [column for column in manifest.signature.inputs if not column.is_computed and column.type in _KINDS]
+    return RowTransforms(manifest.transforms, places, {column.name: _KINDS[column.type] for column in given})

@@ -40,8 +40,7 @@ def build(run: str) -> Json:
     progress("building the training set")
     versions = {name: int(loaded["version"]) for name, loaded in folder.read("sources").items()}
     champion = _champion(asked)
-    names = tuple(asked.contract.ask.inputs) + tuple(f.name for view in asked.views for f in view.features)
-    if champion is not None and not evaluation.needs_own_inputs(champion, names, asked.views):
+    if champion is not None and not evaluation.needs_own_inputs(champion, asked):
         champion = None
     try:
         built = rows.build(asked, versions, champion, folder.rows)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -172,10 +171,10 @@ def _asked_champion(
     return np.asarray(answers, dtype=np.float64), None
 
 
-def needs_own_inputs(champion: Manifest, signature_inputs: tuple[str, ...], views: tuple[Any, ...]) -> bool:
-    """Whether the champion's inputs come from other views or columns than the candidate's."""
+def needs_own_inputs(champion: Manifest, asked: Run) -> bool:
+    """Whether the champion's inputs come from other views, transforms or columns than the candidate's."""
     names = tuple(column.name for column in champion.signature.inputs)
-    return names != signature_inputs or champion.views != views
+    return names != asked.inputs or champion.views != asked.views or champion.transforms != asked.transforms
 
 
 def _first_and_last(times: pl.Series) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from relevo.contract.model import Contract, Scalar
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class TrainingSet:
     """The rows to fit on: what was known when asked, and what came of it. The holdout is not among them.
 
     Attributes:
-        inputs: ``(n_rows, n_inputs)``, columns in the signature's order: the contract's inputs, then the features.
+        inputs: ``(n_rows, n_inputs)``, columns in the signature's order: the contract's inputs, the features, the
+            transforms.
             Text has the category dtype; numbers, integers and booleans are float64 with NaN for null, as in serving.
         label: ``(n_rows,)``. Classification: the index of the class in ``classes``, int64, so 0 or 1 when there are
             two. Regression: float64.
@@ -71,3 +73,10 @@ class Run:
     champion: Champion | None = None
     tracking_url: str | None = None  # of MLflow; None: the run is not tracked and gets number 1 above ``untracked``
     parameters: dict[str, Scalar] = field(default_factory=dict)  # on top of the contract's
+    transforms: tuple[Transform, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the model's inputs: those of the contract, the features, the transforms."""
+        features = (feature.name for view in self.views for feature in view.features)
+        return (*self.contract.ask.inputs, *features, *(transform.name for transform in self.transforms))

@@ -61,6 +61,7 @@ def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
         runtime=compiled.runtime,
         signature=result.signature,
         views=run.views,
+        transforms=run.transforms,
         files=files,
         facts=facts,
     )

@@ -91,6 +91,7 @@ class TrainingSets:
         pins = _pins(version)
         applied = self._contracts.revision(model, pins.contract_revision)
         package = self._contracts.snapshot_folder(pins.snapshot)
+        manifest = read_manifest(self._registry.fetch(version.bundle))
         run = Run(
             id=f"rebuild-{version.label}",
             workflow_id="",
@@ -98,7 +99,8 @@ class TrainingSets:
             revision=pins.contract_revision,
             as_of=pins.as_of,
             contract=applied.contract,
-            views=read_manifest(self._registry.fetch(version.bundle)).views,
+            views=manifest.views,
+            transforms=manifest.transforms,
             package=str(package),
             snapshot=pins.snapshot,
             tables=str(self._settings.folder("tables", model)),

@@ -17,6 +17,8 @@ import polars as pl
 from relevo.contract.model import Contract, Task
 from relevo.datasets.tables import content_digest, scan_version
 from relevo.errors import Invalid
+from relevo.features.column_values import with_transforms
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.features.point_in_time import attach
 from relevo.registry.model import Manifest
@@ -66,14 +68,14 @@ def build(run: Run, versions: Mapping[str, int], champion: Manifest | None, path
     tables = {name: scan_version(Path(run.tables), name, version) for name, version in versions.items()}
     spine, unlabelled = _spine(contract, tables, run.as_of)
     spine, split = _held_out(spine, contract, run.as_of)
-    features = _attached(spine, run.views, tables, contract)
+    features = _attached(spine, run.views, run.transforms, tables, contract)
     labels, classes = _encoded(spine, contract)
     dtypes = {name: str(kind) for name, kind in features.schema.items()}
-    signature = derive_signature(contract, run.views, dtypes, classes)
+    signature = derive_signature(contract, run.views, dtypes, classes, run.transforms)
     columns = [features[column.name].alias(INPUT + column.name) for column in signature.inputs]
     columns += [features[name].alias(SLICE + name) for name in contract.monitor.slices]
     if champion is not None:
-        theirs = _attached(spine, champion.views, tables, contract)
+        theirs = _attached(spine, champion.views, champion.transforms, tables, contract)
         columns += [theirs[column.name].alias(CHAMPION_INPUT + column.name) for column in champion.signature.inputs]
     at = spine[contract.ask.at] if contract.ask.at else pl.Series([None] * spine.height, dtype=pl.Datetime("us", "UTC"))
     rows = pl.DataFrame([at.alias(AT), labels.alias(LABEL), spine[IS_HELD_OUT], spine[BUCKET], *columns])
@@ -166,9 +168,13 @@ def _held_out(spine: pl.DataFrame, contract: Contract, as_of: datetime) -> tuple
 
 
 def _attached(
-    spine: pl.DataFrame, views: Sequence[FeatureView], tables: Mapping[str, pl.LazyFrame], contract: Contract
+    spine: pl.DataFrame,
+    views: Sequence[FeatureView],
+    transforms: tuple[Transform, ...],
+    tables: Mapping[str, pl.LazyFrame],
+    contract: Contract,
 ) -> pl.DataFrame:
-    """The spine's columns that may be seen, with the features of the views as known when asked."""
+    """The spine's columns that may be seen, with the features of the views as known when asked, and the transforms."""
     ask = contract.ask
     keys = [name for view in views for name in view.entity.key]
     seen = list(dict.fromkeys([*ask.inputs, *keys, *contract.monitor.slices, *([ask.at] if ask.at else [])]))
@@ -176,11 +182,16 @@ def _attached(
     if lacking:
         raise Invalid(f"source {ask.source}: column {lacking[0]!r} is needed, and is not in what its loader gives")
     frame = spine.select(seen)
-    if not views:
-        return frame
-    if ask.at is None:
-        raise Invalid("feature views need ask.at: without it nothing says what was known when asked", field="ask.at")
-    return attach(frame.lazy(), views, tables, sources=contract.sources, at=ask.at).collect()
+    if views:
+        if ask.at is None:
+            message = "feature views need ask.at: without it nothing says what was known when asked"
+            raise Invalid(message, field="ask.at")
+        frame = attach(frame.lazy(), views, tables, sources=contract.sources, at=ask.at).collect()
+    # A transform sees what a request has: no other columns of the spine.
+    features = [feature.name for view in views for feature in view.features]
+    given = frame.select(list(dict.fromkeys([*ask.inputs, *features, *([ask.at] if ask.at else [])])))
+    names = [transform.name for transform in transforms]
+    return frame.with_columns(with_transforms(given, transforms, ask.at).select(names).get_columns())
 
 
 def _encoded(spine: pl.DataFrame, contract: Contract) -> tuple[pl.Series, tuple[str, ...]]:

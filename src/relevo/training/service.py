@@ -14,6 +14,7 @@ from relevo.datasets.connections import variables
 from relevo.datasets.model import LoadedDataset
 from relevo.datasets.service import Datasets
 from relevo.errors import JobFailed
+from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.identity.model import RELEVO, Role
 from relevo.identity.service import Identity
@@ -133,6 +134,7 @@ class Training:
             as_of=as_of,
             contract=applied.contract,
             views=_views(applied),
+            transforms=_transforms(applied),
             package=str(self._contracts.snapshot_folder(applied.snapshot)),
             snapshot=applied.snapshot,
             tables=str(self._settings.folder("tables", model)),
@@ -235,6 +237,12 @@ def _views(applied: AppliedContract) -> tuple[FeatureView, ...]:
     described = applied.description.get("views", [])
     assert isinstance(described, list)
     return tuple(parse(FeatureView, view) for view in described)
+
+
+def _transforms(applied: AppliedContract) -> tuple[Transform, ...]:
+    described = applied.description.get("transforms", [])
+    assert isinstance(described, list)
+    return tuple(parse(Transform, transform) for transform in described)
 
 
 def _reachable(host: str) -> str:
