@@ -2,13 +2,14 @@
 
 An entry is one msgpack array. For views that take latest values it begins with the row that counts now: since when it
 is known, when it happened, its values; then the rows before it that may still be asked for, packed (``Older``). For
-windows follow: since when each row is known, whether older rows are gone, and running counts and sums since the
-beginning. Arrays are native int64 or float64, oldest first. So an answer is computed for the time that is asked, and a
-window empties by itself when nothing new happens.
+windows follow: since when each row is known, whether older rows are gone, running counts and sums since the beginning,
+and the rows' own values where a feature looks at each. Arrays are native int64 or float64, oldest first. So an answer
+is computed for the time that is asked, and a window empties by itself when nothing new happens.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -17,9 +18,8 @@ from typing import Any
 
 import msgspec
 
-from relevo.features.model import Aggregation, Feature, FeatureView
+from relevo.features.model import Aggregation, Feature, FeatureView, Value
 
-Value = float | int | str | bool | None
 #: An entry, decoded. Which item is what, its view's ``Layout`` tells.
 Items = list[Any]
 
@@ -55,6 +55,9 @@ class Layout:
         windows: Where the times of the windows' rows are, or None; whether it is trimmed follows.
         counts_rows: Whether the first prefix counts rows.
         numbers: Columns with a prefix that counts and one that adds up, each.
+        compared: Columns with an array of what minimum and maximum compare, NaN where there is nothing.
+        spread: The same of what deviations are of.
+        picked: Columns with the values that ``last`` takes and ``distinct`` counts, a msgpack array.
     """
 
     KNOWN, EVENT, VALUES = 0, 1, 2
@@ -67,8 +70,13 @@ class Layout:
         self.windows: int | None = after if view.windows else None
         self.counts_rows = any(feature.aggregation is Aggregation.COUNT for feature in view.features)
         self.numbers = _columns(view, Aggregation.SUM, Aggregation.MEAN)
+        self.compared = _columns(view, Aggregation.MINIMUM, Aggregation.MAXIMUM)
+        self.spread = _columns(view, Aggregation.DEVIATION)
+        self.picked = _columns(view, Aggregation.LAST, Aggregation.DISTINCT)
         self.prefixes = after + 2
-        self.width = self.prefixes + self.counts_rows + 2 * len(self.numbers) if view.windows else after
+        self.arrays = self.prefixes + self.counts_rows + 2 * len(self.numbers)
+        rows = len(self.compared) + len(self.spread) + len(self.picked)
+        self.width = self.arrays + rows if view.windows else after
 
     def count_of(self, column: str | None) -> int:
         """Where the running count of a column's numbers is; of None: that of rows."""
@@ -77,6 +85,16 @@ class Layout:
     def sum_of(self, column: str) -> int:
         """Where the running sum of a column is."""
         return self.count_of(column) + 1
+
+    def array_of(self, feature: Feature) -> int:
+        """Where the values of each row are that a feature looks at."""
+        column = str(feature.column)
+        match feature.aggregation:
+            case Aggregation.MINIMUM | Aggregation.MAXIMUM:
+                return self.arrays + self.compared.index(column)
+            case Aggregation.DEVIATION:
+                return self.arrays + len(self.compared) + self.spread.index(column)
+        return self.arrays + len(self.compared) + len(self.spread) + self.picked.index(column)
 
 
 class Reader:
@@ -91,7 +109,8 @@ class Reader:
     def __init__(self, view: FeatureView) -> None:
         self.view = view
         self.names = tuple(feature.name for feature in view.features)
-        self.nothing: list[Value] = [None for _ in view.features]
+        self.nothing: list[Value] = [feature.default for feature in view.features]
+        self._defaults = [(p, each.default) for p, each in enumerate(view.features) if each.default is not None]
         layout = Layout(view)
         self._key = view.entity.key
         self._older = layout.older
@@ -115,7 +134,8 @@ class Reader:
         self.without_rows = list(self.nothing)
         for _, windows in self._windows:
             for place, _, empty in windows:
-                self.without_rows[place] = empty
+                if empty is not None:
+                    self.without_rows[place] = empty
 
     def key(self, row: Mapping[str, object]) -> bytes | None:
         """The entity's key as bytes; None when a part of it is null."""
@@ -124,6 +144,14 @@ class Reader:
 
     def answer(self, items: Items | None, at: int) -> list[Value]:
         """The features at the time ``at`` (microseconds), from an entry that may be used again."""
+        found = self._found(items, at)
+        if self._defaults and found is not self.without_rows:
+            for place, default in self._defaults:
+                if found[place] is None:
+                    found[place] = default
+        return found
+
+    def _found(self, items: Items | None, at: int) -> list[Value]:
         if items is None:
             return self.without_rows
         if self._older is None:
@@ -191,6 +219,8 @@ Window = Callable[[Items, int, int], Value]
 
 def _window(layout: Layout, feature: Feature) -> tuple[Window, Value]:
     """Reads a feature from the rows after index ``start`` up to ``end``, and what it is when there are none."""
+    if not feature.aggregation.is_running:
+        return _window_of_values(layout.array_of(feature), feature.aggregation)
     count = layout.count_of(feature.column)
 
     def count_rows(items: Items, start: int, end: int) -> int:
@@ -208,6 +238,47 @@ def _window(layout: Layout, feature: Feature) -> tuple[Window, Value]:
         return _between(_float, items[total], start, end) / found if found else None
 
     return (average, None) if feature.aggregation is Aggregation.MEAN else (add_up, 0.0)
+
+
+def _window_of_values(array: int, aggregation: Aggregation) -> tuple[Window, Value]:
+    """As ``_window``, where each row of the window is looked at."""
+
+    def numbers(items: Items, start: int, end: int) -> list[float]:
+        return [each for each in memoryview(items[array]).cast("d")[start + 1 : end + 1].tolist() if each == each]
+
+    def values(items: Items, start: int, end: int) -> list[Value]:
+        every = items[array]
+        if isinstance(every, bytes):  # opened once for all the rows that ask
+            every = items[array] = _decode_row(every)
+        return [each for each in every[start + 1 : end + 1] if each is not None]
+
+    match aggregation:
+        case Aggregation.MINIMUM:
+            return lambda items, start, end: min(numbers(items, start, end), default=None), None
+        case Aggregation.MAXIMUM:
+            return lambda items, start, end: max(numbers(items, start, end), default=None), None
+        case Aggregation.DEVIATION:
+            return lambda items, start, end: _deviation(numbers(items, start, end)), None
+        case Aggregation.DISTINCT:
+            return lambda items, start, end: len(set(values(items, start, end))), 0
+        case Aggregation.LAST:
+            return lambda items, start, end: next(iter(values(items, start, end)[-1:]), None), None
+    raise AssertionError(aggregation)
+
+
+def _deviation(numbers: list[float]) -> float | None:
+    """The sample standard deviation in two passes, as ``windows.deviations``; None below two values."""
+    n = len(numbers)
+    if n < 2:
+        return None
+    try:
+        mean = math.fsum(numbers) / n
+        inside = [each - mean for each in numbers]
+        squares = math.fsum(each * each for each in inside) - math.fsum(inside) ** 2 / n
+    except OverflowError:
+        return None
+    found = math.sqrt(max(squares, 0.0) / (n - 1))
+    return found if math.isfinite(found) else None
 
 
 def _between(item: Callable[[bytes, int], tuple[Any, ...]], prefix: bytes, start: int, end: int) -> Any:

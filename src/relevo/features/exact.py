@@ -88,7 +88,8 @@ class ExactWindows:
 
     def _previous(self, name: str) -> Integers:
         """For ``distinct_counts``: the row before with the same entity and value."""
-        place = pl.int_range(pl.len(), dtype=pl.Int64)
-        earlier = place.shift(1).over([*self._key, name]).fill_null(-1)
-        found = self._rows.select(pl.when(pl.col(name).is_null()).then(pl.len().cast(pl.Int64)).otherwise(earlier))
+        # The place is a column of its own: made inside ``over`` it would count within the group.
+        rows = self._rows.select(*self._key, name, pl.int_range(pl.len(), dtype=pl.Int64).alias(_PLACE))
+        earlier = pl.col(_PLACE).shift(1).over([*self._key, name]).fill_null(-1)
+        found = rows.select(pl.when(pl.col(name).is_null()).then(pl.len().cast(pl.Int64)).otherwise(earlier))
         return found.to_series().to_numpy()

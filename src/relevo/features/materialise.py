@@ -18,7 +18,7 @@ import polars as pl
 
 from relevo.contract.model import Source
 from relevo.datasets.loading import read_source
-from relevo.errors import Conflict, Invalid
+from relevo.errors import Conflict
 from relevo.features.merging import Entries, entity_starts, merged
 from relevo.features.model import FeatureView, view_id
 from relevo.features.online import OnlineStore
@@ -68,7 +68,6 @@ class Materialiser:
         wall_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         check_views(views, sources)
-        _refuse_what_is_not_served(views)
         self._store, self._model, self._package, self._origin = store, model, package, origin
         self._part_rows, self._wall_now = part_rows, wall_now
         self._views = {view_id(model, view): view for view in views}
@@ -228,14 +227,3 @@ class Materialiser:
             return record.replaced(done, dict.fromkeys(done))
 
         return self._store.update(self._model, change, entries)
-
-
-def _refuse_what_is_not_served(views: Sequence[FeatureView]) -> None:
-    for view in views:
-        for feature in view.features:
-            if feature.aggregation.is_windowed and not feature.aggregation.is_running:
-                raise Invalid(f"feature {feature.name} of {view.name}: {feature.aggregation} cannot be served yet")
-            if feature.default is not None:
-                raise Invalid(f"feature {feature.name} of {view.name}: a default cannot be served yet")
-        if view.required:
-            raise Invalid(f"feature view {view.name}: required cannot be served yet")

@@ -16,7 +16,7 @@ import polars as pl
 
 from relevo.features.entries import KEPT_BEFORE, Items, Layout, Older, encode_entry, encode_key
 from relevo.features.model import FeatureView
-from relevo.features.rows import EVENT, KNOWN, number_column, value_column
+from relevo.features.rows import EVENT, KNOWN, bound_column, number_column, value_column
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
@@ -24,6 +24,7 @@ Array = np.ndarray[Any, Any]
 Entries = list[tuple[bytes, bytes]]
 
 _KEPT_US = int(KEPT_BEFORE.total_seconds() * 1e6)
+_decode_values = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_older = msgspec.msgpack.Decoder(Older).decode
 
 
@@ -77,6 +78,10 @@ class _Batch:
             number = rows[number_column(column)].to_numpy()
             is_missing = np.isnan(number)  # as Polars gives nulls
             self._added += [(~is_missing).astype(np.int64), np.where(is_missing, 0.0, number)]
+        # What features look at row by row; nulls are NaN, as Polars gives them.
+        arrays = [*map(bound_column, layout.compared), *map(number_column, layout.spread)]
+        self._arrays: list[Array] = [rows[name].to_numpy() for name in arrays]
+        self._picked = [value_column(column) for column in layout.picked]
 
     # All at once.
 
@@ -108,18 +113,21 @@ class _Batch:
             yield self._pack(self._known[own], self._event[own], self._encoded(own)) if len(own) else None
 
     def _windows(self) -> list[Iterable[Any]]:
-        """Times, whether they are trimmed, and prefixes of each entity."""
+        """Times, whether they are trimmed, prefixes and values of each entity."""
         group = self._groups()
         is_needed = _is_needed(self._known, group, self._windows_from)
         counts = np.add.reduceat(is_needed.astype(np.int64), self._starts)
         is_trimmed = counts < np.diff(np.append(self._starts, len(group)))
-        bounds = [0, *(8 * np.cumsum(counts)).tolist()]
+        ends = [0, *np.cumsum(counts).tolist()]
+        bounds = [8 * end for end in ends]
         added = {str(number): column for number, column in enumerate(self._added)}
         sums = pl.DataFrame({"group": group, **added}).select(pl.exclude("group").cum_sum().over("group"))
-        arrays = [self._known, *(column.to_numpy() for column in sums)]
+        arrays = [self._known, *(column.to_numpy() for column in sums), *self._arrays]
         packed = (each[is_needed].tobytes() for each in arrays)
-        known, *prefixes = ([whole[a:b] for a, b in pairwise(bounds)] for whole in packed)
-        return [known, is_trimmed.tolist(), *prefixes]
+        known, *others = ([whole[a:b] for a, b in pairwise(bounds)] for whole in packed)
+        values = (self._rows[name].filter(is_needed).to_list() for name in self._picked)
+        picked = ([encode_entry(every[a:b]) for a, b in pairwise(ends)] for every in values)
+        return [known, is_trimmed.tolist(), *others, *picked]
 
     def _groups(self) -> Integers:
         """The number of its entity, for each row."""
@@ -174,15 +182,21 @@ class _Batch:
         )
 
     def _append_windows(self, items: Items, start: int, end: int) -> Items:
-        known, is_trimmed, *prefixes = items
+        known, is_trimmed, *others = items
+        prefixes, arrays, picked = _parted(others, len(self._added), len(self._arrays))
         times = np.concatenate([np.frombuffer(known or b"", dtype=np.int64), self._known[start:end]])
         is_needed = _is_needed(times, np.zeros(len(times), dtype=np.int64), self._windows_from)
-        sums = []
+        sums: Items = []
         for before, added in zip(prefixes, self._added, strict=True):
             old = np.frombuffer(before or b"", dtype=added.dtype)
             # One addition after the other from where it stood, as the offline prefix sums do it.
             new = np.cumsum(np.concatenate([old[-1:], added[start:end]]))[len(old[-1:]) :]
             sums.append(np.concatenate([old, new])[is_needed].tobytes())
+        for before, array in zip(arrays, self._arrays, strict=True):
+            sums.append(np.concatenate([np.frombuffer(before or b""), array[start:end]])[is_needed].tobytes())
+        for before, name in zip(picked, self._picked, strict=True):
+            values = [*(_decode_values(before) if before else ()), *self._rows[name][start:end].to_list()]
+            sums.append(encode_entry([each for each, keep in zip(values, is_needed.tolist(), strict=True) if keep]))
         return [times[is_needed].tobytes(), bool(is_trimmed) or not is_needed.all(), *sums]
 
     def _encoded(self, places: Iterable[int]) -> list[bytes]:
@@ -193,6 +207,10 @@ class _Batch:
     def _pack(self, known: Integers, event: Integers, rows: Sequence[bytes]) -> bytes:
         ends = np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
         return encode_entry(Older(known.tobytes(), event.tobytes(), ends.tobytes(), b"".join(rows)))
+
+
+def _parted(items: Items, first: int, second: int) -> tuple[Items, Items, Items]:
+    return items[:first], items[first : first + second], items[first + second :]
 
 
 def entity_starts(rows: pl.DataFrame, key: Sequence[str]) -> Integers:

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 
 from relevo.errors import Conflict
-from relevo.features.entries import KEPT_BEFORE, Items, Reader, Value, decode_entry
-from relevo.features.model import FeatureView, view_id
+from relevo.features.entries import KEPT_BEFORE, Items, Reader, decode_entry
+from relevo.features.model import FeatureView, Value, view_id
 from relevo.features.progress import (
     Progress,
     Record,
