@@ -21,6 +21,9 @@ def test_the_demo_loses_nothing_and_its_history_answers_afterwards(tmp_path: Pat
         assert figures["predictions_acknowledged"] == figures["predictions_logged"] > 2_500
         assert figures["labels_joined"] == figures["labels_sent"] > 2_500
         assert {"seconds", "retrainings", "promotions", "rejections"} <= figures.keys()
+        parity = figures["parity"]
+        assert (parity["different"], parity["lag_p50_seconds"], parity["lag_p99_seconds"]) == (0, 0.0, 0.0)
+        assert parity["compared"] > 2_500 * 10
         (april,) = figures["months"]
         assert april.keys() >= MONTH
         assert april["month"] == "2013-04"

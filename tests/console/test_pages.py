@@ -16,6 +16,7 @@ MODEL_PAGES = [
     "/models/flight-delay/versions/7",
     "/models/flight-delay/releases",
     "/models/flight-delay/retraining",
+    "/models/flight-delay/features",
     "/models/flight-delay/lineage",
     "/models/flight-delay/lineage?version=2",
     "/models/flight-delay/contract",

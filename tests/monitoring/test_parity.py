@@ -135,7 +135,7 @@ class World:
     def serve(self, *hours: float, version: int = 1, sent: dict[str, float] | None = None) -> None:
         """Answer one request an hour for place ``a`` and one for ``b``, with what the online store says now."""
         records = []
-        with closing(OnlineStore(self.settings.root / "online.db")) as online:
+        with closing(OnlineStore(self.settings.online_store)) as online:
             for hour in hours:
                 at = START + timedelta(hours=hour)
                 for place in ("a", "b"):
@@ -223,9 +223,20 @@ def test_a_stored_value_that_was_changed_is_found(world: World) -> None:
     found = world.prove()
     one = by_name(found)["last_load"]
     assert (found.different, one.different, one.compared) == (2, 2, 4)
-    assert found.causes == one.causes == {Cause.UNEXPLAINED: 2}
+    assert found.causes == one.causes == {Cause.STORED: 2}
     assert {example.prediction_id for example in one.examples} == {"p3", "p4"}
     assert all(example.online == example.logged != example.expected for example in one.examples)
+
+
+def test_a_store_that_was_filled_anew_since_says_so(world: World) -> None:
+    world.materialise(10)
+    tamper(world.settings.root / "online.db")
+    world.serve(10)
+    world.features.close()
+    for file in world.settings.root.glob("online.db*"):
+        file.unlink()
+    world.materialise(10)
+    assert world.prove().causes == {Cause.REPLACED: 2}
 
 
 def test_a_loader_that_rewrites_history_is_found(world: World) -> None:
@@ -235,7 +246,7 @@ def test_a_loader_that_rewrites_history_is_found(world: World) -> None:
     found = world.prove()
     assert by_name(found)["trips_3h"].different == 0
     assert {one.feature: one.different for one in found.features if one.different} == {"load_9h": 2, "last_load": 2}
-    assert found.causes == {Cause.UNEXPLAINED: 4}
+    assert found.causes == {Cause.SOURCE: 4}
     assert all(example.entity == {"place": "a"} for one in found.features for example in one.examples)
 
 

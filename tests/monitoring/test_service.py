@@ -224,3 +224,23 @@ def test_a_regression_is_followed_by_its_error(local_world: World, traffic: Traf
     (final,) = local_world.watch(BEGIN + WEEK + WAIT)
     assert set(final.metrics) == {"rmse", "mae", "r2"}
     assert final.performance_drop > 0.2 and final.is_drop_significant
+
+
+def test_failing_and_stale_features_raise_alerts_of_their_own_and_a_quiet_look_writes_nothing(
+    local_world: World,
+) -> None:
+    monitoring = local_world.monitoring
+    monitoring.report_features(ENDPOINT, None)
+    monitoring.report_freshness(ENDPOINT, [])
+    assert monitoring.alerts() == []
+    monitoring.report_features(ENDPOINT, "the warehouse is closed")
+    monitoring.report_freshness(ENDPOINT, ["weather, no row yet, allowed age 3h"])
+    assert _kinds(local_world) == {AlertKind.FEATURES}
+    monitoring.report_freshness(ENDPOINT, ["weather, no row yet, allowed age 3h"])
+    messages = {alert.kind: alert.message for alert in monitoring.alerts(open_only=True)}
+    assert messages[AlertKind.FRESHNESS] == "Stale features: weather, no row yet, allowed age 3h."
+    assert "could not be brought up to date: the warehouse is closed" in messages[AlertKind.FEATURES]
+    for _ in range(3):
+        monitoring.report_features(ENDPOINT, None)
+        monitoring.report_freshness(ENDPOINT, [])
+    assert _kinds(local_world) == set()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from relevo.app.example import curl_line, example_row, gateway_address
+from relevo.app.features import impact, view_lines
 from relevo.app.fleet import fleet, fleet_line
 from relevo.app.services import Services
 from relevo.errors import NotFound
@@ -56,6 +57,25 @@ def list_versions(request: Request, model: str, _: Reader) -> list[dict[str, Any
 def list_datasets(request: Request, model: str, _: Reader) -> list[dict[str, Any]]:
     """The versions of a model's source tables."""
     return [to_json(version) for version in _services(request).datasets.versions(model)]
+
+
+@router.get("/api/features")
+def list_features(request: Request, _: Reader) -> list[dict[str, Any]]:
+    """The feature views of every model."""
+    services = _services(request)
+    return [to_json(line) for model in services.contracts.models() for line in view_lines(services, model)]
+
+
+@router.get("/api/models/{model}/features")
+def list_model_features(request: Request, model: str, _: Reader) -> list[dict[str, Any]]:
+    """The feature views of one model: how far each is filled, and how fresh it is."""
+    return [to_json(line) for line in view_lines(_services(request), model)]
+
+
+@router.get("/api/features/{view}/impact")
+def show_impact(request: Request, view: str, _: Reader) -> list[dict[str, Any]]:
+    """Who uses a view, given as NAME or NAME:DEFINITION: contract revisions, model versions, shares of traffic."""
+    return [to_json(use) for use in impact(_services(request), view)]
 
 
 @router.get("/api/models/{model}/log")

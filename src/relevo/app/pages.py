@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ExceptionHandler
 
+import relevo.app.feature_pages
 import relevo.contract.pages
 import relevo.identity.pages
 import relevo.ledger.pages
@@ -58,6 +59,7 @@ def include_console(app: FastAPI) -> None:
     ):
         app.include_router(module.router)
     app.include_router(router)
+    app.include_router(relevo.app.feature_pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(SecurityHeaders)
     for kind in (RelevoError, RequestValidationError, HTTPException, Exception):

@@ -49,7 +49,9 @@ def advance(request: Request, model: str, body: Moment, _: Operator) -> dict[str
 @router.post("/api/models/{model}/replay/settle")
 def settle(request: Request, model: str, _: Operator) -> dict[str, list[str]]:
     """Every event up to now was sent: judge the windows that are due."""
-    return {"watches": _services(request).watch.start_due_watches(model)}
+    services = _services(request)
+    services.judge_freshness(model)
+    return {"watches": services.watch.start_due_watches(model)}
 
 
 def _services(request: Request) -> Services:

@@ -7,6 +7,7 @@ import threading
 import time
 
 from relevo.app.services import Services
+from relevo.errors import RelevoError
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,20 @@ class Schedule:
                     self.failures += 1
                     logger.exception("the schedule of %s failed (%d failures so far)", endpoint.name, self.failures)
 
+    def _bring_up_to_date(self, endpoint: str) -> None:
+        """Fill the features, and look at their freshness even when that fails: then it matters most."""
+        try:
+            self._services.materialise(endpoint, self._services.clock.now(endpoint))
+        except RelevoError as error:  # its alert is raised; windows are judged all the same
+            self.failures += 1
+            logger.error("the features of %s could not be brought up to date: %s", endpoint, error.message)
+        self._services.judge_freshness(endpoint)
+
     def _look(self, endpoint: str) -> None:
         services = self._services
         if services.clock.is_replay(endpoint):
             return
         if time.monotonic() - self._materialised.get(endpoint, -MATERIALISE_EVERY_SECONDS) >= MATERIALISE_EVERY_SECONDS:
-            services.materialise(endpoint, services.clock.now(endpoint))
             self._materialised[endpoint] = time.monotonic()
+            self._bring_up_to_date(endpoint)
         services.watch.start_due_watches(endpoint)

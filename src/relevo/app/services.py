@@ -8,6 +8,7 @@ from datetime import datetime
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.service import Datasets
+from relevo.errors import RelevoError
 from relevo.features.comparing import Comparing
 from relevo.features.service import FeatureService, Freshness
 from relevo.identity.model import Principal
@@ -74,9 +75,23 @@ class Services:
 
     def materialise(self, model: str, until: datetime) -> Freshness:
         """Bring the features up to date that live versions and the current contract use."""
+        try:
+            freshness = self.features.materialise(model, until, live_revisions=self.live_revisions(model))
+        except RelevoError as error:
+            self.monitoring.report_features(model, error.message)
+            raise
+        self.monitoring.report_features(model, None)
+        return freshness
+
+    def judge_freshness(self, model: str) -> None:
+        """Look at how old the newest rows are of the views that live versions use, and raise or resolve the alert."""
+        views = self.features.freshness(model, self.live_revisions(model))
+        self.monitoring.report_freshness(model, [str(each) for each in views if each.is_fresh is False])
+
+    def live_revisions(self, model: str) -> set[int]:
+        """The contract revisions of the versions that are placed on the gateway."""
         placed = [self.registry.version(model, each.version) for each in self.serving.placements(model)]
-        revisions = {int(str(version.facts["contract_revision"])) for version in placed}
-        return self.features.materialise(model, until, live_revisions=revisions)
+        return {int(str(version.facts["contract_revision"])) for version in placed}
 
     def _deliver(self, applied: AppliedContract, requested_by: str) -> str:
         for release in self.releases.under_way(applied.model):

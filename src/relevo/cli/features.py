@@ -1,7 +1,8 @@
-"""``relevo features``: the parity proof of what was served against what training sees."""
+"""``relevo features``: the views of models, who uses them, and the proof that what was served is what training sees."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from rich.text import Text
 from relevo.cli.client import Client
 from relevo.cli.models import event_time
 from relevo.cli.terminal import explain, moment, say, show_json, table
+from relevo.contract.durations import format_duration, parse_duration
 from relevo.errors import Invalid
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
@@ -19,6 +21,51 @@ features_app = typer.Typer(help="Feature views.", no_args_is_help=True, rich_mar
 
 #: Millions of logged rows take minutes to recompute.
 PATIENCE_SECONDS = 3600.0
+
+
+@features_app.command("list")
+def list_views(
+    model: Annotated[str | None, typer.Argument(help="One model; all when left out.")] = None, as_json: Json = False
+) -> None:
+    """List feature views: how far each is filled, and how fresh it is."""
+    client = Client.from_settings()
+    found = client.get("/api/features" if model is None else f"/api/models/{model}/features")
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        [
+            one["model"], f"{one['view']}:{one['definition']}", ", ".join(one["key"]), one["source"],
+            ", ".join(one["features"]), moment(one["filled_through"]) or "not yet", moment(one["newest_at"]) or "-",
+            _freshness(one), ", ".join(f"v{number}" for number in one["versions"]) or "-",
+        ]
+        for one in found
+    ]  # fmt: skip
+    columns = ["model", "view", "key", "source", "features", "filled through", "newest row", "freshness", "on gateway"]
+    skip = 0 if model is None else 1
+    table(columns[skip:], [row[skip:] for row in rows], empty="No feature view.")
+
+
+@features_app.command("impact")
+def show_impact(
+    view: Annotated[str, typer.Argument(help="Name of a view, or NAME:DEFINITION for one definition of it.")],
+    as_json: Json = False,
+) -> None:
+    """Show which models, contract revisions, versions and endpoints use a feature view."""
+    found = Client.from_settings().get(f"/api/features/{view}/impact")
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        [
+            one["model"], f"{one['view']}:{one['definition']}",
+            f"{_numbers(one['revisions'])}{', in force' if one['is_declared'] else ''}",
+            ", ".join(f"v{use['version']} {use['stage']}" for use in one["versions"]) or "-",
+            f"{one['percent']:g} %",
+        ]
+        for one in found
+    ]  # fmt: skip
+    table(["model", "view", "contract revisions", "versions", "traffic"], rows, empty="Nobody uses it.")
 
 
 @features_app.command()
@@ -57,8 +104,6 @@ def parity(
 
 
 def _seconds(text: str) -> float:
-    from relevo.contract.durations import parse_duration
-
     length = parse_duration(text)
     if length is None or length.total_seconds() <= 0:
         raise Invalid(f"--last needs a duration such as 24h or 7d, got {text!r}.", field="last")
@@ -138,3 +183,25 @@ def _entity(entity: dict[str, object]) -> str:
 
 def _value(value: object) -> str:
     return "null" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _freshness(line: dict[str, Any]) -> Text:
+    if line["fresh_within_seconds"] is None:
+        return Text("no limit", style="dim")
+    limit = format_duration(timedelta(seconds=line["fresh_within_seconds"]))
+    if line["is_fresh"] is None:
+        return Text(f"not filled, limit {limit}", style="dim")
+    return (
+        Text(f"fresh, limit {limit}", style="green") if line["is_fresh"] else Text(f"stale, limit {limit}", style="red")
+    )
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Numbers with runs joined: ``1-3, 5``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) or "-"

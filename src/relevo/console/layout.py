@@ -28,6 +28,7 @@ NOTICES: dict[str, str] = {
     "resolved": "The alert is resolved. The next window that shows the same opens a new one.",
     "training": "Training has started. This page says what it does, and what it waits for.",
     "cancelled": "The release stops at its next step; a canary gives its traffic back.",
+    "proved": "The parity proof is done; what it found stands below.",
     "rolled-back": "The previous champion is back with all of the traffic.",
     "signed-out": "You are signed out.",
 }
@@ -94,6 +95,7 @@ TABS: tuple[tuple[str, str], ...] = (
     ("Versions", "/versions"),
     ("Releases", "/releases"),
     ("Retraining", "/retraining"),
+    ("Features", "/features"),
     ("Lineage", "/lineage"),
     ("Contract", "/contract"),
 )

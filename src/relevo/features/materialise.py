@@ -24,7 +24,7 @@ from relevo.features.model import FeatureView, view_id
 from relevo.features.online import OnlineStore
 from relevo.features.policy import check_views, has_times
 from relevo.features.progress import Filled, Filling, Record, microseconds, new_generation, time_of
-from relevo.features.rows import KNOWN, read_rows
+from relevo.features.rows import KNOWN, content_of, read_rows
 
 #: Rows that are made into entries at once; more are filled in part by part.
 PART_ROWS = 250_000
@@ -136,7 +136,8 @@ class Materialiser:
                 filling, record = self._fill_parts(view, rows, record, upto, filling)
                 generation = filling.generation
             newest = self._newest(view, rows, None)
-            done[view] = Filled(generation, upto, self._origin, newest, microseconds(self._wall_now()))
+            now_us, content = microseconds(self._wall_now()), content_of(rows)
+            done[view] = Filled(generation, upto, self._origin, newest, now_us, content)
         return read, self._commit({view: record.filled.get(view) for view in views}, done, small)
 
     def _fill_parts(
@@ -182,9 +183,10 @@ class Materialiser:
         tables: dict[tuple[str, int], pl.LazyFrame] = {}
         entries: Entries = []
         newest: dict[str, int | None] = {}
+        content: dict[str, str | None] = {}
         for view in self._views:
             filled = record.filled[view]
-            newest[view] = filled.newest_us
+            newest[view], content[view] = filled.newest_us, filled.content
             source = self._source(view)
             if not has_times(source) or filled.through_us >= until_us:
                 continue
@@ -194,11 +196,14 @@ class Materialiser:
             rows = self._read(view, tables[which])
             read += rows.height
             newest[view] = self._newest(view, rows, filled.newest_us)
+            content[view] = content_of(rows, filled.content)
             entries += merged(self._views[view], rows, until_us, filled.generation, self._store.entries)
         now_us = microseconds(self._wall_now())
         before = {view: record.filled[view] for view in self._views}
         done = {
-            view: Filled(old.generation, max(old.through_us, until_us), self._origin, newest[view], now_us)
+            view: Filled(
+                old.generation, max(old.through_us, until_us), self._origin, newest[view], now_us, content[view]
+            )
             for view, old in before.items()
         }
         return read, self._commit(before, done, entries)

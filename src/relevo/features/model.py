@@ -216,6 +216,11 @@ def view_id(model: str, view: FeatureView) -> str:
     return f"{model}:{view.name}:{digest(definition)[:8]}"
 
 
+def definition_of(view: FeatureView) -> str:
+    """The digest of a view's definition, as its id has it."""
+    return view_id("", view).rpartition(":")[2]
+
+
 def duration(text: str | timedelta) -> timedelta:
     """A duration: a number and a unit, one of s, m, h, d, w; or what is one already.
 

@@ -20,6 +20,7 @@ from relevo.features.model import FeatureView, view_id
 from relevo.features.online import OnlineStore, Progress
 from relevo.features.parity import AT, CURRENT, KNOWN, ONLINE, ROW, THROUGH, Comparison, FeatureParity, explain
 from relevo.features.point_in_time import attach
+from relevo.features.rows import content_of, read_rows
 from relevo.platform.child import progress, serve
 from relevo.platform.encoding import parse, to_json
 
@@ -92,12 +93,19 @@ class ParityChild:
             raise Conflict("explain came before compare")
         declared, store, comparison = self._compared
         by_name = {view.name: view for view in declared.views}
+        sources: dict[str, bool | None] = {}  # by view, whether its source is as it was
         explained = []
         with closing(OnlineStore(store)) as online:
             for one in comparison.counts():
                 if one.different:
                     progress(f"asking the online store about {one.feature}")
-                    one = _explained(one, by_name[one.view], declared, comparison, online, other.get(one.view))
+                    view = by_name[one.view]
+                    if view.name not in sources:
+                        sources[view.name] = _is_source_as_it_was(view, online, declared)
+                    one = _explained(
+                        one, view, comparison, online, model=declared.model, other=other.get(view.name),
+                        source_is_same=sources[view.name],
+                    )  # fmt: skip
                 explained.append(one)
         return {"features": to_json(explained)}
 
@@ -131,16 +139,18 @@ def recomputed(logged: pl.DataFrame, declared: Declared) -> pl.DataFrame:
 def _explained(
     one: FeatureParity,
     view: FeatureView,
-    declared: Declared,
     comparison: Comparison,
     online: OnlineStore,
+    *,
+    model: str,
     other: str | None,
+    source_is_same: bool | None,
 ) -> FeatureParity:
     differing = comparison.differing(one.feature)
-    answers = list(_answers(online, declared.model, view, differing, one.feature))
+    answers = list(_answers(online, model, view, differing, one.feature))
     kind = differing.schema[KNOWN + one.feature]
     differing = differing.with_columns(pl.Series(ONLINE + one.feature, answers, dtype=kind, strict=False))
-    filled: Progress | None = online.progress(view_id(declared.model, view))
+    filled: Progress | None = online.progress(view_id(model, view))
     by_other = None
     if other is not None:
         values = pl.read_parquet(other, columns=[ROW, one.feature])
@@ -151,9 +161,22 @@ def _explained(
         one.feature,
         other_code=by_other,
         filled_through=None if filled is None else filled.through,
-        source_is_same=None,
+        source_is_same=source_is_same,
     )
     return replace(one, causes=causes, examples=examples)
+
+
+def _is_source_as_it_was(view: FeatureView, online: OnlineStore, declared: Declared) -> bool | None:
+    """Whether the source gives the rows that the view was filled with; None when nobody knows."""
+    filled = online.progress(view_id(declared.model, view))
+    if filled is None or filled.content is None:
+        return None
+    source = next(source for source in declared.sources if source.name == view.source)
+    table = read_source(source, declared.package, until=filled.through)
+    content = content_of(read_rows(view, source, table.lazy()).collect())
+    if content is None or content.partition(":")[0] != filled.content.partition(":")[0]:
+        return None
+    return content == filled.content
 
 
 def _answers(online: OnlineStore, model: str, view: FeatureView, rows: pl.DataFrame, feature: str) -> Iterator[object]:

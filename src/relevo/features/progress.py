@@ -28,12 +28,15 @@ class Progress:
         origin: Digest of the code and sources that they came from.
         newest_at: When the newest of all rows read so far began to count; None without rows, or without times.
         recorded_at: Wall time at which this was written.
+        content: Digest of all rows that were read, by which a source that gives other rows later is found out; None
+            when it is not known. Digests of different versions of Polars cannot be compared, and begin differently.
     """
 
     through: datetime
     origin: str
     newest_at: datetime | None
     recorded_at: datetime
+    content: str | None = None
 
 
 class Filled(msgspec.Struct, array_like=True, frozen=True):
@@ -44,12 +47,13 @@ class Filled(msgspec.Struct, array_like=True, frozen=True):
     origin: str
     newest_us: int | None
     recorded_us: int
+    content: str | None = None
 
     @property
     def progress(self) -> Progress:
         """The same for people."""
         newest_at = None if self.newest_us is None else time_of(self.newest_us)
-        return Progress(time_of(self.through_us), self.origin, newest_at, time_of(self.recorded_us))
+        return Progress(time_of(self.through_us), self.origin, newest_at, time_of(self.recorded_us), self.content)
 
 
 class Filling(msgspec.Struct, array_like=True, frozen=True):

@@ -15,6 +15,9 @@ from relevo.features.model import Aggregation, FeatureView
 #: Since when a row counts, and when it happened.
 KNOWN, EVENT = "__known", "__event"
 
+#: The digest of no row.
+NOTHING_READ = f"{pl.__version__}:0"
+
 #: What a row of a source without times has: it has always been known.
 ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -84,6 +87,20 @@ def with_derived(view: FeatureView, table: pl.LazyFrame) -> pl.LazyFrame:
             raise Invalid(f"{what}: {str(error).partition(chr(10))[0]}") from error
         table = table.with_columns(expression.alias(column.name))
     return table
+
+
+def content_of(rows: pl.DataFrame, before: str | None = NOTHING_READ) -> str | None:
+    """The digest of rows as ``read_rows`` gives them, in any order, on top of that of rows ``before`` them.
+
+    None when ``before`` is: it is not known, or another version of Polars, which hashes otherwise, has made it.
+    """
+    if before is None:
+        return None
+    made_by, _, total = before.partition(":")
+    if made_by != pl.__version__:
+        return None
+    added = 0 if rows.is_empty() else int(rows.hash_rows().sum())
+    return f"{made_by}:{(int(total, 16) + added) % 2**64:016x}"
 
 
 def may_be_late(source: Source) -> bool:

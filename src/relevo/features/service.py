@@ -7,15 +7,18 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
+from relevo.contract.durations import format_duration
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.connections import variables
 from relevo.errors import JobFailed
 from relevo.features.model import FeatureView, view_id
+from relevo.features.online import OnlineStore, Progress
 from relevo.platform.clock import EventClock
 from relevo.platform.encoding import digest, parse, to_json
 from relevo.platform.jobs import Job
@@ -31,6 +34,32 @@ class Freshness:
 
     rows: int
     through: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFreshness:
+    """How old the newest known row of a view is, at an event time; without any row it is older than any limit."""
+
+    view: FeatureView
+    newest_at: datetime | None
+    now: datetime
+
+    @property
+    def age(self) -> timedelta | None:
+        """The age of the newest row; None when there is none."""
+        return None if self.newest_at is None else max(timedelta(0), self.now - self.newest_at)
+
+    @property
+    def is_fresh(self) -> bool | None:
+        """Whether the limit is kept; None without a limit."""
+        if self.view.fresh_within is None:
+            return None
+        return self.age is not None and self.age <= self.view.fresh_within
+
+    def __str__(self) -> str:
+        newest = "no row yet" if self.newest_at is None else f"newest row of {self.newest_at:%Y-%m-%d %H:%M}"
+        limit = self.view.fresh_within
+        return f"{self.view.name}, {newest}" + ("" if limit is None else f", allowed age {format_duration(limit)}")
 
 
 class FeatureService:
@@ -91,6 +120,24 @@ class FeatureService:
             for key in [key for key in self._children if key[0] == model and key not in wanted]:
                 self._end(key)
         return Freshness(written, until)
+
+    def fills(self, model: str) -> dict[str, Progress]:
+        """How far the online store is filled for the model, by view id."""
+        with closing(OnlineStore(self._settings.online_store)) as online:
+            return online.progress_of(model)
+
+    def freshness(self, model: str, revisions: Collection[int]) -> list[ViewFreshness]:
+        """The views with a freshness limit that these contract revisions declare, as far as they are filled."""
+        views = {
+            view_id(model, view): view
+            for number in sorted(revisions)
+            for view in views_of(self._contracts.revision(model, number))
+            if view.fresh_within is not None
+        }
+        if not views:
+            return []
+        fills, now = self.fills(model), self._clock.now(model)
+        return [ViewFreshness(view, fills[key].newest_at, now) for key, view in views.items() if key in fills]
 
     def close(self) -> None:
         """End every child."""

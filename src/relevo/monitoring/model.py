@@ -38,6 +38,8 @@ class AlertKind(StrEnum):
     LABELS = "labels"
     WATCH = "watch"  # a window could not be analysed
     RELEASE = "release"  # a release failed or was withdrawn
+    FRESHNESS = "freshness"  # the newest known rows of a feature view are older than it allows
+    FEATURES = "features"  # feature views could not be brought up to date
 
 
 class DueWindow(NamedTuple):

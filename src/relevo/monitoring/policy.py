@@ -249,6 +249,12 @@ def hysteresis(verdicts: Sequence[bool | None], k: int, n: int) -> bool | None:
     return False if len(given) >= k and not any(given[-k:]) else None
 
 
+def freshness_finding(stale: Sequence[str], is_raised: bool | None) -> Finding:
+    """The finding about views whose newest rows are too old; each of ``stale`` names one, its limit, its newest row."""
+    message = f"Stale features: {'; '.join(stale)}."
+    return Finding(AlertKind.FRESHNESS, Severity.WARNING, is_raised, message)
+
+
 def _starts(begins_at: datetime, length: timedelta, watermark: datetime) -> Iterator[datetime]:
     start = begins_at
     while start + length <= watermark:

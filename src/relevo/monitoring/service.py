@@ -13,6 +13,7 @@ from relevo.identity.model import RELEVO, Principal
 from relevo.ledger.service import Ledger
 from relevo.monitoring import policy, store
 from relevo.monitoring.analysis import Rows, read_inputs, read_label_counts, read_rows
+from relevo.monitoring.looks import Looks
 from relevo.monitoring.model import (
     Alert,
     AlertKind,
@@ -62,6 +63,7 @@ class Monitoring:
         self._log = log
         self._clock = clock
         self._ledger = ledger
+        self._looks = Looks()
 
     # -- windows ------------------------------------------------------------------------------------------------
 
@@ -210,6 +212,17 @@ class Monitoring:
                 self._close(tx, known, RELEVO, "another release ended", event_at)
             self.raise_alert(tx, endpoint, Finding(AlertKind.RELEASE, Severity.CRITICAL, True, message), event_at)
 
+    def report_features(self, endpoint: str, failure: str | None) -> None:
+        """Take into account that the features were brought up to date, or (``failure``) why they were not."""
+        message = f"The features of {endpoint} could not be brought up to date: {failure}"
+        is_raised = self._looks.judge(endpoint, AlertKind.FEATURES, failure is not None)
+        self._report(endpoint, Finding(AlertKind.FEATURES, Severity.CRITICAL, is_raised, message))
+
+    def report_freshness(self, endpoint: str, stale: Sequence[str]) -> None:
+        """Take another look at the features' freshness into account; ``stale`` says in words which are too old."""
+        is_raised = self._looks.judge(endpoint, AlertKind.FRESHNESS, bool(stale))
+        self._report(endpoint, policy.freshness_finding(stale, is_raised))
+
     # -- performance over longer periods ------------------------------------------------------------------------
 
     def performance_by_period(
@@ -238,6 +251,18 @@ class Monitoring:
         return found
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _report(self, endpoint: str, finding: Finding) -> None:
+        """Raise or resolve what a look calls for; a look that changes nothing writes nothing."""
+        is_open = any(alert.kind is finding.kind for alert in self.alerts(open_only=True, endpoint=endpoint))
+        if finding.is_raised is None or finding.is_raised == is_open:
+            return
+        with self._state.transaction() as tx:
+            event_at = self._clock.now(endpoint, tx)
+            if finding.is_raised:
+                self.raise_alert(tx, endpoint, finding, event_at)
+            else:
+                self._recover(tx, endpoint, finding.kind, event_at)
 
     def _rows(self, endpoint: str, start: datetime, end: datetime) -> Rows:
         return read_rows(self._log.window(endpoint, start, end, known_by=self._clock.now(endpoint)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from relevo.features.model import view_id
+from relevo.features.model import definition_of
 from relevo.platform.encoding import canonical
 from relevo.registry.bundles import LOCK_FILE, write_bundle
 from relevo.runtimes.compilation import compile_model
@@ -81,7 +81,7 @@ def _pins(run: Run, result: Result) -> dict[str, Any]:
             name: {"version": loaded["version"], "digest": loaded["digest"], "rows": loaded["rows"]}
             for name, loaded in result.sources.items()
         },
-        "views": {view.name: view_id(run.model, view).rpartition(":")[2] for view in run.views},
+        "views": {view.name: definition_of(view) for view in run.views},
         "training_set": built.digest,
         "rows": {"fitted": built.fitted, "held_out": built.held_out, "unlabelled": built.unlabelled},
         "trained_from": result.fitted[AT].min(),

@@ -15,6 +15,8 @@ from relevo.cli.terminal import console, table
 #: States of a release that has not ended.
 UNDER_WAY = {"training", "waiting_for_approval", "canary"}
 END = "2014-01-01T00:00:00Z"
+#: The parity proof at the end: the last week that was predicted in, and about so many predictions of it.
+PARITY_SECONDS, PARITY_ROWS = 7 * 86_400, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Parity:
+    """Feature values served in the last days, held against what the sources give; how far the online store lagged."""
+
+    compared: int
+    different: int
+    lag_p50_seconds: float
+    lag_p99_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """All that the demo measured."""
 
@@ -64,6 +76,7 @@ class Figures:
     rejections: int
     under_way: int
     refusals: list[Refusal]
+    parity: Parity
     months: list[Month]
 
     def as_json(self) -> dict[str, Any]:
@@ -90,6 +103,7 @@ def gather(client: Client, model: str, tally: Tally, *, seconds: float) -> Figur
         rejections=sum(release["state"] == "rejected" for release in challengers),
         under_way=sum(release["state"] in UNDER_WAY for release in challengers),
         refusals=[_refusal(client, model, release, releases) for release in releases if release["state"] == "rejected"],
+        parity=_parity(client, model),
         months=_months(client, model, releases),
     )
 
@@ -111,6 +125,13 @@ def _refusal(client: Client, model: str, refused: dict[str, Any], releases: list
             again += one["labels"] * one["rescored"]["log_loss"]["value"]
     count = max(labels, 1)
     return Refusal(version, since[:10], until[:10], labels, round(live / count, 5), round(again / count, 5))
+
+
+def _parity(client: Client, model: str) -> Parity:
+    asked = {"last_seconds": PARITY_SECONDS, "limit": PARITY_ROWS}
+    found = client.post(f"/api/models/{model}/features/parity", asked)
+    lag = found["lag"] or {"p50_seconds": 0.0, "p99_seconds": 0.0}
+    return Parity(found["compared"], found["different"], lag["p50_seconds"], lag["p99_seconds"])
 
 
 def _months(client: Client, model: str, releases: list[dict[str, Any]]) -> list[Month]:
@@ -165,6 +186,11 @@ def show(figures: Figures, picture: Path, url: str) -> None:
         f"{figures.labels_joined:,} labels joined, {figures.requests_failed} of {figures.requests:,} requests failed.\n"
         f"{figures.retrainings} retrainings: {figures.promotions} promoted, {figures.rejections} rejected"
         f"{f', {figures.under_way} under way' if figures.under_way else ''}. {_difference(figures)}"
+    )
+    parity = figures.parity
+    console.print(
+        f"{parity.compared:,} served feature values recomputed from the sources: {parity.different:,} different; the "
+        f"online store was {parity.lag_p50_seconds:.3g} s behind (median), {parity.lag_p99_seconds:.3g} s (99 of 100)."
     )
     for refusal in figures.refusals:
         console.print(_in_words(refusal), soft_wrap=True)

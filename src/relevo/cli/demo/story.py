@@ -240,11 +240,17 @@ def _activities(cast: Cast) -> list[dict[str, Any]]:
 
 
 def _complain(found: Figures) -> None:
-    """A demo that lost something must not look like one that did not.
+    """A demo that lost something, or served what training does not see, must not look like one that did not.
 
     Raises:
-        RelevoError: A prediction or a request was lost.
+        RelevoError: A prediction or a request was lost, or a served feature differs from what the sources give.
     """
+    if found.parity.different or not found.parity.compared:
+        raise RelevoError(
+            f"{found.parity.different} of {found.parity.compared} served feature values differ from what the sources "
+            "give.",
+            hint=f"See them: relevo features parity {MODEL}",
+        )
     if found.requests_failed or found.predictions_logged != found.predictions_acknowledged:
         raise RelevoError(
             f"{found.requests_failed} requests failed; {found.predictions_acknowledged} predictions were acknowledged "
