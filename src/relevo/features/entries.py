@@ -112,7 +112,6 @@ class Reader:
         self.nothing: list[Value] = [feature.default for feature in view.features]
         self._defaults = [(p, each.default) for p, each in enumerate(view.features) if each.default is not None]
         layout = Layout(view)
-        self._key = view.entity.key
         self._older = layout.older
         self._ttl_us = None if view.ttl is None else view.ttl // _MICROSECOND
         self._values = slice(Layout.VALUES, layout.older)
@@ -131,19 +130,22 @@ class Reader:
             )
             for over in view.windows
         ]
+        is_plain = self._is_plain and self._ttl_us is None and self._known is None and not self._defaults
+        #: Gives the features at a time (microseconds) from an entry, decoded, which may be used again.
+        self.answer = self._answer_plainly if is_plain else self._answer
         self.without_rows = list(self.nothing)
         for _, windows in self._windows:
             for place, _, empty in windows:
                 if empty is not None:
                     self.without_rows[place] = empty
 
-    def key(self, row: Mapping[str, object]) -> bytes | None:
-        """The entity's key as bytes; None when a part of it is null."""
-        values = [row.get(name) for name in self._key]
-        return None if None in values else encode_key(values)
+    def _answer_plainly(self, items: Items | None, at: int) -> list[Value]:
+        """As ``_answer``, where an entry's values are the answer."""
+        if items is not None and at >= items[0]:
+            return items[self._values]
+        return self._found(items, at)
 
-    def answer(self, items: Items | None, at: int) -> list[Value]:
-        """The features at the time ``at`` (microseconds), from an entry that may be used again."""
+    def _answer(self, items: Items | None, at: int) -> list[Value]:
         found = self._found(items, at)
         if self._defaults and found is not self.without_rows:
             for place, default in self._defaults:
@@ -207,6 +209,15 @@ class Reader:
             for place, read, empty in windows:
                 answer[place] = empty if start == end else read(items, start, end)
         return answer
+
+
+def encode_keys(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[bytes | None]:
+    """Each row's key as bytes; None when a part of it is null or missing."""
+    if len(columns) == 1:
+        values = [row.get(columns[0]) for row in rows]
+        return [None if value is None else encode_entry((value,)) for value in values]
+    parts = [[row.get(column) for column in columns] for row in rows]
+    return [None if None in values else encode_entry(values) for values in parts]
 
 
 def encode_key(values: Sequence[object]) -> bytes:

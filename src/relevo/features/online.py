@@ -9,13 +9,14 @@ under a new generation, in as many steps as it takes, and one swap of the record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from relevo.errors import Conflict
-from relevo.features.entries import KEPT_BEFORE, Items, Reader, decode_entry
+from relevo.features.entries import KEPT_BEFORE, Items, Reader, decode_entry, encode_keys
 from relevo.features.model import FeatureView, Value, view_id
 from relevo.features.progress import (
     Progress,
@@ -85,17 +86,14 @@ class OnlineStore:
     ) -> Found:
         """As ``lookup``, with the time through which the views were filled at that very moment."""
         question = self._question(model, views)
-        asked = [[reader.key(key) for reader in question.readers] for key in keys]
+        if len(keys) == 1:
+            return self._find_one(question, keys[0], microseconds(at[0]))
+        keys_of = question.keys_of(keys)
         while True:
-            places: dict[bytes, int] = {}
-            for row in asked:
-                for prefix, key in zip(question.prefixes, row, strict=True):
-                    if key is not None and prefix is not None:
-                        places.setdefault(prefix + key, len(places))
-            *values, record = self.storage.read([*places, question.record_name])
+            names, bounds = question.names_of(keys_of)
+            record, *values = self.storage.read([question.record_name, *names])
             if question.is_of(record):
-                break
-        return question.answer(asked, [microseconds(time) for time in at], places, values)
+                return question.answer(keys_of, _microseconds(at), values, bounds)
 
     def materialised_through(self, model: str) -> datetime | None:
         """The time through which the views of the model were last filled; None before the first time."""
@@ -155,6 +153,19 @@ class OnlineStore:
         """Close the connection."""
         self.storage.close()
 
+    def _find_one(self, question: _Question, key: Mapping[str, object], at: int) -> Found:
+        """The usual lookup, of one row, without what many rows need."""
+        own = question.keys_of_one(key)
+        while True:
+            names = [
+                prefix + key
+                for prefix, key in zip(question.prefixes, own, strict=True)
+                if prefix is not None and key is not None
+            ]
+            record, *values = self.storage.read([question.record_name, *names])
+            if question.is_of(record):
+                return question.answer_one(own, at, values)
+
     def _question(self, model: str, views: Sequence[FeatureView]) -> _Question:
         # By identity: hashing declarations costs more than a lookup. The question holds the views, so ids stay theirs.
         key = (model, *map(id, views))
@@ -173,6 +184,8 @@ class _Question:
         self.readers = [Reader(view) for view in views]
         self.record_name = record_name(model)
         self.prefixes: list[bytes | None] = [None for _ in views]
+        self._key_columns = list(dict.fromkeys(view.entity.key for view in views))
+        self._key_of = [self._key_columns.index(view.entity.key) for view in views]
         self._ids = [view_id(model, view) for view in views]
         self._names = tuple(name for reader in self.readers for name in reader.names)
         self._record: bytes | None = None
@@ -190,31 +203,81 @@ class _Question:
         before, self.prefixes = self.prefixes, [None if each is None else each.generation for each in found]
         return self.prefixes == before
 
+    def keys_of(self, rows: Sequence[Mapping[str, object]]) -> list[list[bytes | None]]:
+        """For each view, each row's entity as bytes; views of the same key columns share the list."""
+        found = [encode_keys(columns, rows) for columns in self._key_columns]
+        return [found[place] for place in self._key_of]
+
+    def keys_of_one(self, row: Mapping[str, object]) -> list[bytes | None]:
+        """For each view, the row's entity as bytes."""
+        found = [encode_keys(columns, (row,))[0] for columns in self._key_columns]
+        return found * len(self._key_of) if len(found) == 1 else [found[place] for place in self._key_of]
+
+    def names_of(self, keys_of: Sequence[Sequence[bytes | None]]) -> tuple[list[bytes], list[int]]:
+        """Each entry to read once, view after view, and where those of each view begin and end."""
+        names: list[bytes] = []
+        bounds = [0]
+        for prefix, keys in zip(self.prefixes, keys_of, strict=True):
+            if prefix is not None:
+                names += [prefix + key for key in dict.fromkeys(keys) if key is not None]
+            bounds.append(len(names))
+        return names, bounds
+
+    def answer_one(self, keys: Sequence[bytes | None], at: int, values: Sequence[bytes | None]) -> Found:
+        """The features of one row, from the values of its entries."""
+        row: list[Value] = []
+        without_rows: dict[str, list[int]] = {}
+        place = 0
+        for reader, key, prefix in zip(self.readers, keys, self.prefixes, strict=True):
+            if prefix is None or key is None:
+                found = reader.nothing
+            else:
+                value = values[place]
+                place += 1
+                found = reader.without_rows if value is None else reader.answer(decode_entry(value), at)
+            if found is reader.nothing or found is reader.without_rows:
+                without_rows[reader.view.name] = [0]
+            row += found
+        return Found(self._names, [row], self._through, without_rows)
+
     def answer(
         self,
-        asked: Iterable[Sequence[bytes | None]],
-        at: Iterable[int],
-        places: Mapping[bytes, int],
+        keys_of: Sequence[Sequence[bytes | None]],
+        at: Sequence[int],
         values: Sequence[bytes | None],
+        bounds: Sequence[int],
     ) -> Found:
         """The features of each row, from the values of its entries; an entry is decoded once for all rows."""
-        entries = [None if value is None else decode_entry(value) for value in values]
-        answered: dict[tuple[bytes, int], list[Value]] = {}
+        moment = at[0] if at and at.count(at[0]) == len(at) else None
+        columns: list[list[list[Value]]] = []
         without_rows: dict[str, list[int]] = {}
-        rows: list[list[Value]] = []
-        for keys, moment in zip(asked, at, strict=True):
-            row: list[Value] = []
-            for reader, prefix, key in zip(self.readers, self.prefixes, keys, strict=True):
-                if prefix is None or key is None:
-                    answer = reader.nothing
-                else:
-                    name = prefix + key
-                    known = answered.get((name, moment))
-                    if known is None:
-                        known = answered[name, moment] = reader.answer(entries[places[name]], moment)
-                    answer = known
-                if answer is reader.without_rows or answer is reader.nothing:
-                    without_rows.setdefault(reader.view.name, []).append(len(rows))
-                row += answer
-            rows.append(row)
-        return Found(self._names, rows, self._through, without_rows)
+        for reader, keys, prefix, (start, end) in zip(
+            self.readers, keys_of, self.prefixes, pairwise(bounds), strict=True
+        ):
+            nothing, without = reader.nothing, reader.without_rows
+            entries = [None if value is None else decode_entry(value) for value in values[start:end]]
+            present = dict(
+                zip((key for key in dict.fromkeys(keys) if key is not None), entries, strict=prefix is not None)
+            )
+            answer = reader.answer
+            if prefix is None:
+                column = [nothing] * len(keys)
+            elif moment is not None:
+                answers = {key: answer(items, moment) for key, items in present.items()}
+                column = [nothing if key is None else answers[key] for key in keys]
+            else:
+                column = [
+                    nothing if key is None else answer(present[key], each) for key, each in zip(keys, at, strict=True)
+                ]
+            columns.append(column)
+            missing = [place for place, found in enumerate(column) if found is without or found is nothing]
+            if missing:
+                without_rows[reader.view.name] = missing
+        rows = [[value for part in parts for value in part] for parts in zip(*columns, strict=True)]
+        return Found(self._names, rows if columns else [[] for _ in at], self._through, without_rows)
+
+
+def _microseconds(times: Sequence[datetime]) -> list[int]:
+    if times and times.count(times[0]) == len(times):
+        return [microseconds(times[0])] * len(times)
+    return [microseconds(time) for time in times]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from relevo.errors import Unavailable
@@ -91,7 +92,7 @@ class SqliteStorage:
             marks = ",".join(["(?)"] * len(names))
             query = f"SELECT value FROM (VALUES {marks}) LEFT JOIN entries ON name = column1"  # noqa: S608 - marks only
             self._selects[len(names)] = query
-        return [value for (value,) in self._connection.execute(query, names)]
+        return list(chain.from_iterable(self._connection.execute(query, names)))
 
     def _replace(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO entries (name, value) VALUES (?, ?)", entries)
