@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from relevo.features.entries import KEPT_BEFORE, Items, Layout, Older, encode_entry, encode_key
+from relevo.features.entries import KEPT_BEFORE, Items, Layout, Older, encode_entry
 from relevo.features.model import FeatureView
 from relevo.features.rows import EVENT, KNOWN, bound_column, number_column, value_column
 
@@ -49,7 +49,7 @@ def merged(
     rows = rows.sort(view.entity.key, maintain_order=True)
     starts = entity_starts(rows, view.entity.key)
     keys = rows.select(pl.col(view.entity.key).gather(starts)).rows()
-    names = [generation + encode_key(key) for key in keys]
+    names = [generation + encode_entry(key) for key in keys]
     batch = _Batch(view, rows, starts, until_us)
     present = [] if kept is None else kept(names)
     if not any(present):
