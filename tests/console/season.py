@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,13 +18,18 @@ from relevo.contract import store as contract_store
 from relevo.contract.model import AppliedContract
 from relevo.contract.parsing import parse_contract
 from relevo.datasets.model import LoadedDataset
+from relevo.features import Entity, FeatureView, latest, total
+from relevo.features.model import view_id
+from relevo.features.online import OnlineStore
+from relevo.features.parity import Cause, Example, FeatureParity
+from relevo.features.progress import Filled, microseconds, new_generation
 from relevo.identity.model import Principal, Role
 from relevo.monitoring import policy as monitoring_policy
 from relevo.monitoring import store as monitoring_store
-from relevo.monitoring.model import Estimate, FeatureDrift, Window, WindowState
+from relevo.monitoring.model import Estimate, FeatureDrift, Lag, Parity, Window, WindowState
 from relevo.platform.activities import ActivityState
 from relevo.platform.clock import utc_now
-from relevo.platform.encoding import canonical
+from relevo.platform.encoding import canonical, to_json
 from relevo.predictions.columns import PREDICTIONS
 from relevo.predictions.tables import LogTable, table_path
 from relevo.registry.bundles import write_bundle
@@ -70,10 +76,35 @@ _SIGNATURE = Signature(
 )
 
 
+VIEWS = (
+    FeatureView(
+        "weather",
+        entity=Entity("airport", "origin"),
+        source="weather",
+        features={"wind_speed": latest("wind_speed")},
+        fresh_within="3h",
+    ),
+    FeatureView(
+        "previous_leg",
+        entity=Entity("aircraft", "tailnum"),
+        source="landings",
+        features={"previous_arrival_delay": latest("arr_delay")},
+        fresh_within="1d",
+    ),
+    FeatureView(
+        "waiting_line",
+        entity=Entity("airport", "origin"),
+        source="queue",
+        features={"flights_waiting": total("change", over="12h")},
+    ),
+)
+
+
 def plant(services: Services) -> None:
     """Fill the home."""
     rng = np.random.default_rng(7)
     _apply(services)
+    _features(services)
     _heartbeat(services)
     for number, (week, outcome) in enumerate(RELEASES, start=1):
         _release(services, number, BEGIN + week * WEEK, outcome, rng)
@@ -84,11 +115,38 @@ def plant(services: Services) -> None:
 def _apply(services: Services) -> None:
     text = EXAMPLE.read_text()
     contract = parse_contract(text, str(EXAMPLE))
-    applied = AppliedContract(MODEL, 1, contract, text, "5e" * 32, {}, "8f3c2a91d04b", "maya")
+    applied = AppliedContract(MODEL, 1, contract, text, "5e" * 32, {"views": to_json(VIEWS)}, "8f3c2a91d04b", "maya")
     with services.state.transaction() as tx:
         contract_store.insert(tx, replace(applied, applied_at=utc_now()))
         services.clock.start_replay(tx, MODEL, BEGIN)
         services.serving.ensure_endpoint(tx, MODEL, "durable")
+
+
+def _features(services: Services) -> None:
+    """One view is fresh, one is stale, one was never filled; the last proof found a skew."""
+    through = BEGIN + WEEKS * WEEK
+    newest = {"weather": through - timedelta(hours=1), "previous_leg": through - timedelta(days=2)}
+    filled = {
+        view_id(MODEL, view): Filled(
+            new_generation(), microseconds(through), "origin", microseconds(newest[view.name]), microseconds(through)
+        )
+        for view in VIEWS
+        if view.name in newest
+    }
+    with closing(OnlineStore(services.settings.online_store)) as online:
+        online.update(MODEL, lambda record: record.replaced(filled, {}))
+    example = Example("p1", through - timedelta(hours=3), {"origin": "JFK"}, 12.5, 14.25, 12.5, Cause.SOURCE)
+    features = (
+        FeatureParity("weather", "wind_speed", 812, 809, 1, 2, 30, 4, {Cause.SOURCE: 2}, (example,)),
+        FeatureParity("previous_leg", "previous_arrival_delay", 842, 842, behind=11),
+    )
+    proof = Parity(
+        model=MODEL, event_from=through - timedelta(days=1), event_to=through, versions=(4, 6), rows=842, sampled=842,
+        unlogged=0, unfilled=0, compared=1654, exact=1651, close=1, different=2, sent=30, causes={Cause.SOURCE: 2},
+        lag=Lag(842, 4.1, 8.2, 9.7, 31.0, 15), features=features, recorded_at=utc_now(), seconds=2.4,
+    )  # fmt: skip
+    with services.state.transaction() as tx:
+        monitoring_store.add_parity(tx, proof)
 
 
 def _release(services: Services, number: int, at: datetime, outcome: str, rng: Generator) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
+from relevo.datasets.connections import variables
 from relevo.features.model import FeatureView, view_id
 from relevo.features.parity import FeatureParity
 from relevo.features.service import origin_of, views_of
@@ -52,7 +54,7 @@ class Comparing:
             JobFailed: A loader failed, or gives what does not fit any more.
         """
         applied = self._contracts.revision(model, revision)
-        with self._job(applied) as job:
+        with self._job(applied, views) as job:
             asked = self._arguments(applied, views, rows)
             found = job.call("compare", on_progress, store=str(self._settings.online_store), **asked)
             if any(feature["different"] for feature in found["features"]):
@@ -78,7 +80,7 @@ class Comparing:
             if other is None or not known:
                 continue
             into = rows.with_name(f"{rows.stem}-{origin[:16]}.parquet")
-            with self._job(other) as job:
+            with self._job(other, known) as job:
                 job.call("values", on_progress, into=str(into), **self._arguments(other, known, rows))
             files |= {view.name: str(into) for view in known}
         return files
@@ -100,11 +102,12 @@ class Comparing:
             "package": str(self._contracts.snapshot_folder(applied.snapshot)),
         }
 
-    def _job(self, applied: AppliedContract) -> Job:
+    def _job(self, applied: AppliedContract, views: Sequence[FeatureView]) -> Job:
+        used = {view.source for view in views}
         return Job(
             _ENTRY,
             python=self._contracts.python(applied),
             package=self._contracts.snapshot_folder(applied.snapshot),
             log=self._settings.folder("logs") / f"parity-{applied.model}.log",
-            environment={},
+            environment=variables((source for source in applied.contract.sources if source.name in used), os.environ),
         )
