@@ -22,7 +22,8 @@ PAGES = [
     *(
         f"/models/flight-delay/{path}"
         for path in (
-            "windows", "windows/2013-06-10T00:00:00Z", "versions", "versions/7", "releases", "retraining", "lineage",
+            "windows", "windows/2013-06-10T00:00:00Z", "versions", "versions/7", "releases", "retraining", "features",
+            "lineage",
             "contract",
         )
     ),

@@ -259,6 +259,4 @@ def _alike(schema: Mapping[str, pl.DataType], left: str, right: str) -> tuple[pl
         if all(kind.is_integer() for kind in kinds):
             return a.cast(pl.Int64), b.cast(pl.Int64)
         return a.cast(pl.Float64, strict=False), b.cast(pl.Float64, strict=False)
-    if pl.Boolean in kinds:
-        return a.cast(pl.Boolean, strict=False), b.cast(pl.Boolean, strict=False)
     return a.cast(pl.String), b.cast(pl.String)
