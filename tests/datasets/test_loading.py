@@ -69,7 +69,7 @@ def test_a_loader_is_given_the_limits_that_it_takes(loader, expected, package):
         ("frame", {"known_time": "known"}, "known_time column 'known' .* did you mean 'known_at'"),
         ("frame", {"key": ("ID", "i")}, "the key column 'ID'"),
         ("fram", {}, "rows has no 'fram'; did you mean 'frame'"),
-        ("frame", {"checks": "rows:Checks"}, r"x\|max fails on 1 of 4 rows, for example {id: d, x: 4.0}"),
+        ("frame", {"checks": "rows:Checks"}, r"x\|max fails on 1 of 4 rows, for example {at: .*, id: d, x: 4.0}"),
         ("frame", {"checks": "rows:WrongType"}, "1 columns with invalid dtype"),
     ],
 )

@@ -40,13 +40,13 @@ class Mortal(Training):
 
     die_before = ""
 
-    def _call(self, run_id: str, function: str) -> dict[str, Any]:
+    def _call(self, run_id: str, function: str, **arguments: object) -> dict[str, Any]:
         if function == self.die_before:
             self.die_before = ""
             job = self._job(run_id)
             job.kill()
             job.close()
-        return super()._call(run_id, function)
+        return super()._call(run_id, function, **arguments)
 
 
 @dataclass
@@ -154,6 +154,29 @@ def test_a_run_ends_in_a_sealed_candidate_that_the_next_one_is_compared_with(hou
     assert [each.workflow_id for each in house.registry.versions("rides")] == ["deliver-b", "deliver-a"]
     with house.state.read() as tx:
         said = tx.execute(sa.text("SELECT text FROM activities WHERE workflow_id = 'deliver-c'")).scalar()
+        held = tx.execute(sa.text("SELECT count(*) FROM dataset_holds")).scalar()
     assert "the vault is closed" in str(said)
+    assert held == 0, "a run that has ended holds no dataset"
     assert house.workflows.activities.open() == []
     assert all(token.revoked_at is not None for token in house.identity.tokens())
+
+
+def test_a_run_reaches_the_database_of_a_query_and_its_password_is_nowhere(
+    house: House, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEVO_CONNECTION_HOUSE", "postgresql://me:hunter2@127.0.0.1:1/house")
+    monkeypatch.setenv("RELEVO_CONNECTION_OTHER", "postgresql://me:hunter3@127.0.0.1:1/other")
+    query = '{query: "SELECT * FROM zones", connection: house, key'
+    text = contract_text().replace('{loader: "taxis.sources:zones", key', query)
+    (project.package / "relevo.yaml").write_text(text)
+    revision = house.contracts.apply(read_project(project.package), RELEVO).revision
+    rides = project.package / "taxis" / "sources.py"
+    assert "rides" in rides.read_text()
+    error = house.train("deliver-q", revision).error
+    assert isinstance(error, JobFailed)
+    assert "source zones: the connection house cannot be reached: " in error.message
+    assert error.hint == "Check the URL in RELEVO_CONNECTION_HOUSE, and whether the database runs."
+    written = [path for path in house.settings.root.rglob("*") if path.is_file()]
+    assert any(path.name == "run.json" for path in written)
+    assert any(path.name == "child.log" for path in written)
+    assert [path for path in written if b"hunter" in path.read_bytes()] == []

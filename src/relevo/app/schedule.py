@@ -1,4 +1,4 @@
-"""What the control plane does by itself as wall time passes: keep features fresh, judge windows that are due."""
+"""What the control plane does by itself as wall time passes: features, windows that are due, old datasets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
 MATERIALISE_EVERY_SECONDS = 10.0
+COLLECT_EVERY_SECONDS = 24 * 3600.0
 
 
 class Schedule:
@@ -23,6 +24,7 @@ class Schedule:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relevo-schedule", daemon=True)
         self._materialised: dict[str, float] = {}
+        self._collected = -COLLECT_EVERY_SECONDS  # the first look collects: a restart every day does not put it off
         self.failures = 0
 
     def start(self) -> None:
@@ -42,6 +44,17 @@ class Schedule:
                 except Exception:
                     self.failures += 1
                     logger.exception("the schedule of %s failed (%d failures so far)", endpoint.name, self.failures)
+
+            try:
+                self._collect()
+            except Exception:
+                self.failures += 1
+                logger.exception("collecting old datasets failed (%d failures so far)", self.failures)
+
+    def _collect(self) -> None:
+        if time.monotonic() - self._collected >= COLLECT_EVERY_SECONDS:
+            self._collected = time.monotonic()
+            self._services.collect_datasets()
 
     def _bring_up_to_date(self, endpoint: str) -> None:
         """Fill the features, and look at their freshness even when that fails: then it matters most."""

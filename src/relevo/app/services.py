@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
+from relevo.datasets.collection import Retention
 from relevo.datasets.service import Datasets
-from relevo.errors import RelevoError
+from relevo.errors import NotFound, RelevoError
 from relevo.features.comparing import Comparing
 from relevo.features.service import FeatureService, Freshness
 from relevo.identity.model import Principal
@@ -19,7 +21,7 @@ from relevo.monitoring.parity import ParityService
 from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
 from relevo.monitoring.watch import Watch
-from relevo.platform.clock import EventClock
+from relevo.platform.clock import EventClock, utc_now
 from relevo.platform.mlflow import MLflowServer
 from relevo.platform.objects import Objects
 from relevo.platform.settings import Settings
@@ -46,6 +48,7 @@ class Services:
     identity: Identity
     contracts: ContractService
     datasets: Datasets
+    retention: Retention
     features: FeatureService
     registry: Registry
     log: PredictionLog
@@ -93,6 +96,11 @@ class Services:
         placed = [self.registry.version(model, each.version) for each in self.serving.placements(model)]
         return {int(str(version.facts["contract_revision"])) for version in placed}
 
+    def collect_datasets(self) -> None:
+        """Collect the old versions of every model's datasets that its contract does not keep and nothing refers to."""
+        for model in self.contracts.models():
+            self.retention.collect(model, self.contracts.current(model).contract.sources, utc_now())
+
     def _deliver(self, applied: AppliedContract, requested_by: str) -> str:
         for release in self.releases.under_way(applied.model):
             if release.id != _delivery(applied):
@@ -115,6 +123,21 @@ class Services:
 
 def _delivery(applied: AppliedContract) -> str:
     return f"deliver-{applied.model}-r{applied.revision}"
+
+
+def _trained_on(registry: Registry, model: str) -> Iterator[tuple[str, int]]:
+    """The versions of datasets that versions of the model were trained on; a release's candidate is one of them."""
+    for version in registry.versions(model):
+        datasets = version.facts.get("datasets")
+        for source, dataset in datasets.items() if isinstance(datasets, Mapping) else ():
+            yield source, int(dataset["version"])
+
+
+def _is_over(workflows: Workflows, workflow_id: str) -> bool:
+    try:
+        return workflows.status(workflow_id).state != "running"
+    except NotFound:
+        return True
 
 
 def compose(settings: Settings) -> Services:
@@ -184,6 +207,12 @@ def compose(settings: Settings) -> Services:
         identity=identity,
         contracts=contracts,
         datasets=datasets,
+        retention=Retention(
+            state,
+            settings.folder("tables"),
+            references=lambda model: _trained_on(registry, model),
+            is_over=lambda workflow_id: _is_over(workflows, workflow_id),
+        ),
         features=features,
         registry=registry,
         log=log,

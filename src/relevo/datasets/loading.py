@@ -66,15 +66,15 @@ def _read(source: Source, package: Path, since: datetime | None, until: datetime
         return read_loader(source, package, since, until)
     if source.files is not None:
         rows = read_files(source, package)
-        return rows if source.files.endswith(".parquet") else _with_times(source, rows)
-    if source.table is not None:
+    elif source.table is not None:
         from relevo.datasets.delta import read_table
 
-        return read_table(source)
-    from relevo.datasets.queries import is_textual, read_query
+        rows = read_table(source)
+    else:
+        from relevo.datasets.queries import read_query
 
-    rows = read_query(source, since, until)
-    return _with_times(source, rows) if is_textual(source) else rows
+        rows = read_query(source, since, until)
+    return _with_times(source, rows) if is_text(source) else rows
 
 
 def _checked(
@@ -103,6 +103,17 @@ def known_at(source: Source) -> pl.Expr | None:
         return None if time is None else pl.col(time)
     known = pl.col(source.known_time)
     return pl.when(known.is_not_null()).then(pl.max_horizontal(known, pl.col(source.event_time)))
+
+
+def is_text(source: Source) -> bool:
+    """Whether what holds the rows tells no types of numbers and has no times: CSV, JSON lines, SQLite."""
+    if source.files is not None:
+        return not source.files.endswith(".parquet")
+    if source.query is None:
+        return False
+    from relevo.datasets.queries import is_sqlite
+
+    return is_sqlite(source)
 
 
 def time_literal(time: datetime) -> pl.Expr:

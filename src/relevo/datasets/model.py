@@ -79,6 +79,16 @@ class DatasetVersion:
     removed_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """``version`` of a source and every later one may not be collected until ``holder``, a workflow, has let go."""
+
+    model: str
+    source: str
+    version: int
+    holder: str
+
+
 def quarantine_of(source: str) -> str:
     """The name of the table that keeps the quarantined rows of ``source``.
 

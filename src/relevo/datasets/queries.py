@@ -59,9 +59,9 @@ def read_query(source: Source, since: datetime | None, until: datetime | None) -
         raise Invalid(f"source {source.name}: the query failed: {_reason(error, url)}") from None
 
 
-def is_textual(source: Source) -> bool:
-    """Whether the database gives times as text."""
-    return source.query is not None and _url(source).get_backend_name() == "sqlite"
+def is_sqlite(source: Source) -> bool:
+    """Whether the database tells no types, and gives times as text."""
+    return _url(source).get_backend_name() == "sqlite"
 
 
 def _url(source: Source) -> sa.URL:

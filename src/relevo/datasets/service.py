@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from relevo.datasets import store
-from relevo.datasets.model import DatasetVersion, LoadedDataset
+from relevo.datasets.model import DatasetVersion, Hold, LoadedDataset
 from relevo.errors import Conflict, NotFound, nearest
+from relevo.platform.clock import utc_now
 from relevo.platform.state import State, Transaction
 
 
@@ -76,6 +78,30 @@ class Datasets:
         )
         store.insert(tx, version)
         return version
+
+    def hold(self, tx: Transaction, model: str, sources: Iterable[str], *, holder: str) -> dict[str, DatasetVersion]:
+        """The last version of each source that has one, held back from being collected, with every later one.
+
+        So a run has what it finds until it lets go. Idempotent for one holder, who then holds from what is last now.
+
+        Args:
+            tx: The transaction that holds.
+            model: Whose sources.
+            sources: Their names.
+            holder: Id of the workflow.
+        """
+        store.lock(tx, model)
+        found = {}
+        for source in sources:
+            last = store.last_version(tx, model, source)
+            store.insert_hold(tx, Hold(model, source, 0 if last is None else last.version, holder), utc_now())
+            if last is not None:
+                found[source] = last
+        return found
+
+    def let_go(self, tx: Transaction, holder: str) -> None:
+        """What the holder held may be collected, as far as it is concerned. Idempotent."""
+        store.delete_holds(tx, holder)
 
     def versions(self, model: str, source: str | None = None) -> list[DatasetVersion]:
         """Recorded versions of a model's sources (or of one), by source, newest first."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from relevo.datasets.model import DatasetVersion
+from relevo.datasets.model import DatasetVersion, Hold
 from relevo.platform.encoding import parse, to_json
 from relevo.platform.state import Transaction, UtcDateTime, metadata
 
@@ -33,16 +34,15 @@ _versions = sa.Table(
     sa.Column("removed_at", UtcDateTime, nullable=True),
 )
 
-#: What holds a version back from being collected, until it lets go: a run, by the id of its workflow.
-_pins = sa.Table(
-    "dataset_pins",
+#: What holds back a version of a source and every later one from being collected: a run, by the id of its workflow.
+_holds = sa.Table(
+    "dataset_holds",
     metadata,
     sa.Column("model", sa.String(200), primary_key=True),
     sa.Column("source", sa.String(200), primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("holder", sa.String(200), primary_key=True),
-    sa.Column("and_later", sa.Boolean, nullable=False),
-    sa.Column("pinned_at", UtcDateTime, nullable=False),
+    sa.Column("held_at", UtcDateTime, nullable=False),
 )
 
 
@@ -57,6 +57,38 @@ def update_last_load(tx: Transaction, version: DatasetVersion) -> None:
     tx.execute(_versions.update().where(_is(version)).values(_values(version, names)))
 
 
+def update_collected(tx: Transaction, version: DatasetVersion) -> None:
+    """When a version was collected, and when its files were gone."""
+    tx.execute(_versions.update().where(_is(version)).values(_values(version, ["collected_at", "removed_at"])))
+
+
+def lock(tx: Transaction, model: str) -> None:
+    """Hold back everybody else who holds or collects datasets of the model, until the transaction ends."""
+    if tx.dialect.name == "postgresql":  # on SQLite a transaction that writes is alone from its beginning
+        tx.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"relevo datasets {model}"))))
+
+
+def insert_hold(tx: Transaction, hold: Hold, held_at: datetime) -> None:
+    """Add a hold, in place of an earlier one of the same holder on the same source."""
+    tx.execute(
+        _holds.delete().where(
+            _holds.c.model == hold.model, _holds.c.source == hold.source, _holds.c.holder == hold.holder
+        )
+    )
+    tx.execute(_holds.insert().values(**to_json(hold), held_at=held_at))
+
+
+def holds(tx: Transaction, model: str) -> list[Hold]:
+    """Everything that is held of a model."""
+    columns = (_holds.c.model, _holds.c.source, _holds.c.version, _holds.c.holder)
+    return [Hold(*row) for row in tx.execute(sa.select(*columns).where(_holds.c.model == model))]
+
+
+def delete_holds(tx: Transaction, holder: str) -> None:
+    """Let go of everything that the holder held."""
+    tx.execute(_holds.delete().where(_holds.c.holder == holder))
+
+
 def find(tx: Transaction, model: str, source: str, version: int) -> DatasetVersion | None:
     """The recorded version, or None."""
     row = tx.execute(
@@ -64,6 +96,13 @@ def find(tx: Transaction, model: str, source: str, version: int) -> DatasetVersi
             _versions.c.model == model, _versions.c.source == source, _versions.c.version == version
         )
     ).one_or_none()
+    return None if row is None else _version(row)
+
+
+def last_version(tx: Transaction, model: str, source: str) -> DatasetVersion | None:
+    """The version with the highest number, or None."""
+    query = sa.select(_versions).where(_versions.c.model == model, _versions.c.source == source)
+    row = tx.execute(query.order_by(_versions.c.version.desc()).limit(1)).one_or_none()
     return None if row is None else _version(row)
 
 

@@ -6,21 +6,26 @@ gives them as small JSON; so every step can run in a fresh child, and doing one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from relevo.platform.child import progress, serve
 from relevo.platform.encoding import parse, to_json
-from relevo.training import mlflow_import
+from relevo.training import mlflow_import, policy
 from relevo.training.folder import RunFolder
 from relevo.training.model import Run
 
 Json = dict[str, Any]
 
 
-def load_sources(run: str) -> Json:
-    """Each source as it was known at ``as_of``, checked and kept as a version: ``{name: LoadedDataset}``."""
+def load_sources(run: str, last: Mapping[str, Json] | None = None) -> Json:
+    """Each source as it was known at ``as_of``, checked and kept as a version: ``{name: LoadedDataset}``.
+
+    Args:
+        run: Folder of the run.
+        last: The last recorded ``DatasetVersion`` of each source that has one.
+    """
     from relevo.datasets import child as datasets
 
     folder, asked = _open(run)
@@ -28,7 +33,15 @@ def load_sources(run: str) -> Json:
     loaded = {}
     for number, source in enumerate(asked.contract.sources):
         progress(f"loading {source.name}", number / len(asked.contract.sources))
-        loaded[source.name] = datasets.load(to_json(source), asked.package, until, asked.tables, asked.snapshot)
+        loaded[source.name] = datasets.load(
+            to_json(source),
+            asked.package,
+            until,
+            asked.tables,
+            asked.snapshot,
+            last=(last or {}).get(source.name),
+            reads=policy.columns_read(asked.contract, asked.views, source),
+        )
     return folder.write("sources", loaded)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from relevo.contract.model import Label, Training
+from relevo.contract.model import Contract, Label, Source, Training
 from relevo.errors import Invalid
+from relevo.features.model import FeatureView
 
 #: A slice with fewer rows says more about chance than about the model.
 MIN_SLICE_ROWS = 200
@@ -22,6 +24,20 @@ class Split:
     start: datetime | None
     holdout_start: datetime
     end: datetime
+
+
+def columns_read(contract: Contract, views: Sequence[FeatureView], source: Source) -> tuple[str, ...]:
+    """The columns of ``source`` that a run needs, each once: those that name and time its rows, and what is learned."""
+    ask, label = contract.ask, contract.label
+    names: list[str | None] = [*source.key, source.event_time, source.known_time]
+    if source.name == ask.source:
+        names += [*ask.inputs, ask.at, *contract.monitor.slices, *(name for view in views for name in view.entity.key)]
+    if source.name == label.source:
+        names.append(label.column)
+    for view in views:
+        if view.source == source.name:
+            names += [*view.entity.key, *view.reads]
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def matured_before(as_of: datetime, label: Label) -> datetime:

@@ -91,7 +91,7 @@ class Training:
         Raises:
             JobFailed: The team's code or data is at fault; nothing is sealed.
         """
-        step = self._workflows.step
+        step, workflow_id = self._workflows.step, self._workflows.workflow_id
         try:
             await step(self._prepare, run_id, model, revision, as_of, champion, name="prepare")
             await step(self._load, run_id, name="load sources")
@@ -104,7 +104,7 @@ class Training:
         finally:
             # At shutdown the workflow's own coroutine is cancelled, and close() has ended the child already.
             if not self._workflows.is_closing:
-                await asyncio.to_thread(self._end, run_id)
+                await asyncio.to_thread(self._end, run_id, workflow_id)
         return {**sealed, "evaluation": evaluation}
 
     def folder(self, run_id: str) -> RunFolder:
@@ -151,8 +151,11 @@ class Training:
         return Champion(number, str(folder), str(self._registry.python(folder)))
 
     def _load(self, run_id: str) -> dict[str, Any]:
-        found = self._call(run_id, "load_sources")
         run = self.folder(run_id).run()
+        with self._state.transaction() as tx:
+            names = [source.name for source in run.contract.sources]
+            last = self._datasets.hold(tx, run.model, names, holder=run.workflow_id)
+        found = self._call(run_id, "load_sources", last=last)
         with self._state.transaction() as tx:
             for loaded in found.values():
                 self._datasets.record(
@@ -165,7 +168,7 @@ class Training:
                 )
         return {name: loaded["version"] for name, loaded in found.items()}
 
-    def _call(self, run_id: str, function: str) -> dict[str, Any]:
+    def _call(self, run_id: str, function: str, **arguments: object) -> dict[str, Any]:
         """One step in the run's child. A child that died in an earlier step is replaced; one that dies now fails it."""
         workflow_id, model = self._workflows.workflow_id, self.folder(run_id).run().model
 
@@ -173,7 +176,7 @@ class Training:
             done = "" if fraction is None else f" ({fraction:.0%})"
             self._workflows.activities.set(workflow_id, ActivityState.WORKING, f"training {model}: {text}{done}")
 
-        return self._job(run_id).call(function, report, run=str(self.folder(run_id).path))
+        return self._job(run_id).call(function, report, run=str(self.folder(run_id).path), **arguments)
 
     def _job(self, run_id: str) -> Job:
         with self._lock:
@@ -208,7 +211,9 @@ class Training:
                 tx, RELEVO.name, Role.RUN, note=f"run {run_id}"[:256], expires_at=utc_now() + _TOKEN_LIFETIME
             )
 
-    def _end(self, run_id: str) -> None:
+    def _end(self, run_id: str, workflow_id: str) -> None:
+        with self._state.transaction() as tx:
+            self._datasets.let_go(tx, workflow_id)
         with self._lock:
             job, token = self._jobs.pop(run_id, (None, ""))
         if job is None:

@@ -17,19 +17,18 @@ def upgrade() -> None:
     for column in _columns():
         op.add_column("dataset_versions", column)
     op.create_table(
-        "dataset_pins",
+        "dataset_holds",
         sa.Column("model", sa.String(length=200), nullable=False),
         sa.Column("source", sa.String(length=200), nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("holder", sa.String(length=200), nullable=False),
-        sa.Column("and_later", sa.Boolean(), nullable=False),
-        sa.Column("pinned_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "source", "version", "holder", name=op.f("pk_dataset_pins")),
+        sa.Column("held_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "source", "version", "holder", name=op.f("pk_dataset_holds")),
     )
 
 
 def downgrade() -> None:
-    op.drop_table("dataset_pins")
+    op.drop_table("dataset_holds")
     with op.batch_alter_table("dataset_versions", schema=None) as batch_op:
         for column in _columns():
             batch_op.drop_column(column.name)
