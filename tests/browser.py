@@ -34,7 +34,7 @@ def visit(browser: Browser, address: str, token: str, **options: Any) -> Iterato
     problems: list[str] = []
     page.on("console", lambda said: problems.append(said.text) if said.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith(f"{address}/") else problems.append(one.url))
+    page.on("request", lambda one: None if one.url.startswith((f"{address}/", "data:")) else problems.append(one.url))
     page.goto("/login")
     page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "app")]
+sys.path += [str(Path(__file__).parent), *(str(Path(__file__).parent.parent / name) for name in ("app", "console"))]
 
 from running import Relevo
 from typing_commands import Terminal

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from explored import explored
 from plane import Plane, control_plane
 from season import plant
 
@@ -19,6 +20,15 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A model with a past. Shared: tests read it, and change only what they say."""
     app, services, tokens = control_plane(tmp_path_factory.mktemp("season"))
     plant(services)
+    yield app, services, tokens
+    services.close()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """Two models with real datasets. Tests read them only."""
+    app, services, tokens = control_plane(tmp_path_factory.mktemp("data"))
+    explored(services)
     yield app, services, tokens
     services.close()
 

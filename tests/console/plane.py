@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from relevo.app.control import build
@@ -65,3 +70,23 @@ def control_plane(home: Path) -> Plane:
             tokens[name] = services.identity.create_token(tx, name, role, note="")
     app = build(services)
     return app, services, tokens
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The address of the application over real HTTP; its workflows are not started."""
+
+    @contextlib.asynccontextmanager
+    async def no_workflows(_: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    before, app.router.lifespan_context = app.router.lifespan_context, no_workflows
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)
+    listening.close()
+    app.router.lifespan_context = before

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from plane import Plane
+from plane import Plane, serving
 from playwright.sync_api import Browser, expect
 
 from browser import open_chromium, visit
 from relevo.platform.activities import ActivityState
 
 PAGES = [
-    "/", "/approvals", "/alerts", "/ledger", "/models/flight-delay",
+    "/", "/datasets", "/datasets/flight-delay/flights", "/approvals", "/alerts", "/ledger", "/models/flight-delay",
     *(
         f"/models/flight-delay/{path}"
         for path in (
@@ -30,25 +25,11 @@ PAGES = [
 ]  # fmt: skip
 
 
-@contextlib.asynccontextmanager
-async def no_workflows(_: FastAPI) -> AsyncIterator[None]:
-    yield
-
-
 @pytest.fixture(scope="module")
 def address(season: Plane) -> Iterator[str]:
     """The season's pages over real HTTP; its workflows are not started."""
-    app = season[0]
-    before, app.router.lifespan_context = app.router.lifespan_context, no_workflows
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
-    listening.close()
-    app.router.lifespan_context = before
+    with serving(season[0]) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from relevo.console import charts, drawing, figure
+from relevo.console import charts, drawing, figure, version_chart
 from relevo.console.charts import Cell, Mark, Point
+from relevo.console.version_chart import VersionBar
 
 BEGIN = datetime(2013, 4, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -15,6 +16,7 @@ POINTS = [
 ]
 GAP = [*POINTS, Point(BEGIN + 4 * WEEK, BEGIN + 5 * WEEK, None, "nothing known", is_final=False)]
 CELLS = [Cell(point.start, point.end, "speed", 0.2, True, f"speed, {point.text}") for point in POINTS]
+BARS = [VersionBar(str(i), 40 * i, f"version {i}: {40 * i} rows", i == 2) for i in range(4)]
 MONTHS: list[dict[str, Any]] = [
     {
         "month": f"2013-{month:02d}", "auc_live": 0.78, "auc_first_model": 0.77, "log_loss_live": 0.44,
@@ -28,6 +30,7 @@ SPECS = {
     "bars": charts.bar_spec(GAP, colour=charts.SERIES, is_share=True, bound=0.8),
     "map": charts.map_spec(CELLS),
     "sparkline": charts.sparkline_spec(GAP),
+    "versions": version_chart.version_spec(BARS),
     "months": figure.months_spec(MONTHS),
 }
 
@@ -97,3 +100,13 @@ def test_the_picture_of_a_replay_tells_the_gain_and_marks_promotions() -> None:
     unknown = [{**MONTHS[0], "auc_live": None, "log_loss_live": None}]
     assert "No month has both." in charts.figure_months(unknown)
     assert charts.figure_months([]).startswith("<svg")
+
+
+def test_each_version_says_its_values_and_the_last_ones_are_drawn() -> None:
+    def said(bars: list[VersionBar]) -> list[str | None]:
+        root = ET.fromstring(str(version_chart.version_chart(bars, "Rows by version")))
+        return [element.get("aria-label") for element in root.iter() if element.get("role") == "graphics-symbol"]
+
+    assert said(BARS) == [bar.text for bar in BARS]
+    many = [VersionBar(str(i), 1, f"version {i}", False) for i in range(version_chart.SHOWN + 5)]
+    assert said(many)[0] == "version 5" and len(said(many)) == version_chart.SHOWN

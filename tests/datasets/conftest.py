@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "console")]
+
 PACKAGE = """
 import pandas as pd
 import polars as pl

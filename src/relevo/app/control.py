@@ -20,6 +20,7 @@ import relevo
 import relevo.app.api
 import relevo.app.replay
 import relevo.contract.api
+import relevo.datasets.api
 import relevo.identity.api
 import relevo.ledger.api
 import relevo.monitoring.api
@@ -44,6 +45,7 @@ ROUTERS = [
         relevo.app.api,
         relevo.app.replay,
         relevo.contract.api,
+        relevo.datasets.api,
         relevo.identity.api,
         relevo.ledger.api,
         relevo.monitoring.api,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from relevo.app.services import Services
-from relevo.console.layout import model_address
+from relevo.console.layout import dataset_address, model_address
 from relevo.console.wording import count, short
 from relevo.registry.model import ModelVersion
 from relevo.serving.model import Route
@@ -37,7 +37,7 @@ def lineage(services: Services, version: ModelVersion) -> list[Step]:
     commit = facts.get("git_commit")
     code = (f"snapshot {short(str(facts.get('snapshot') or ''))}", *([f"git {str(commit)[:8]}"] if commit else []))
     return [
-        Step("Data", tuple(_datasets(facts))),
+        Step("Data", tuple(_datasets(version.model, facts))),
         Step(
             "Training set",
             (
@@ -72,12 +72,16 @@ def mlflow_address(version: ModelVersion) -> str:
     return f"/mlflow/#/models/{version.model}/versions/{version.number}"
 
 
-def _datasets(facts: Mapping[str, object]) -> list[Node]:
+def _datasets(model: str, facts: Mapping[str, object]) -> list[Node]:
     datasets = facts.get("datasets")
     if not isinstance(datasets, Mapping) or not datasets:
         return [Node("not recorded", ())]
     return [
-        Node(f"{name} v{one['version']}", (f"{count(one['rows'])} rows", short(one["digest"])))
+        Node(
+            f"{name} v{one['version']}",
+            (f"{count(one['rows'])} rows", short(one["digest"])),
+            f"{dataset_address(model, name)}?version={one['version']}",
+        )
         for name, one in datasets.items()
     ]
 

@@ -13,6 +13,7 @@ from starlette.types import ExceptionHandler
 
 import relevo.app.feature_pages
 import relevo.contract.pages
+import relevo.datasets.pages
 import relevo.identity.pages
 import relevo.ledger.pages
 import relevo.monitoring.pages
@@ -50,6 +51,7 @@ def include_console(app: FastAPI) -> None:
     app.state.surroundings = ServicesAround(app.state.services)
     for module in (
         relevo.contract.pages,
+        relevo.datasets.pages,
         relevo.identity.pages,
         relevo.ledger.pages,
         relevo.monitoring.pages,

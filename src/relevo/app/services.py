@@ -9,6 +9,9 @@ from datetime import datetime
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.collection import Retention
+from relevo.datasets.exploration import Exploration
+from relevo.datasets.model import DatasetVersion
+from relevo.datasets.overview import Reference
 from relevo.datasets.service import Datasets
 from relevo.errors import NotFound, RelevoError
 from relevo.features.comparing import Comparing
@@ -49,6 +52,7 @@ class Services:
     contracts: ContractService
     datasets: Datasets
     retention: Retention
+    exploration: Exploration
     features: FeatureService
     registry: Registry
     log: PredictionLog
@@ -101,6 +105,14 @@ class Services:
         for model in self.contracts.models():
             self.retention.collect(model, self.contracts.current(model).contract.sources, utc_now())
 
+    def dataset_references(self, dataset: DatasetVersion) -> list[Reference]:
+        """The versions of the model that were trained on this version of a dataset, the newest first."""
+        return [
+            Reference(version.number, version.stage.value, version.run_id, version.workflow_id)
+            for version in self.registry.versions(dataset.model)
+            if _is_trained_on(version.facts.get("datasets"), dataset)
+        ]
+
     def _deliver(self, applied: AppliedContract, requested_by: str) -> str:
         for release in self.releases.under_way(applied.model):
             if release.id != _delivery(applied):
@@ -115,10 +127,16 @@ class Services:
 
     def close(self) -> None:
         """End workflows and children, then the connections."""
+        self.exploration.close()
         self.workflows.close()
         self.features.close()
         self.log.close()
         self.state.close()
+
+
+def _is_trained_on(pins: object, dataset: DatasetVersion) -> bool:
+    pin = pins.get(dataset.source) if isinstance(pins, dict) else None
+    return isinstance(pin, dict) and pin.get("version") == dataset.version
 
 
 def _delivery(applied: AppliedContract) -> str:
@@ -213,6 +231,7 @@ def compose(settings: Settings) -> Services:
             references=lambda model: _trained_on(registry, model),
             is_over=lambda workflow_id: _is_over(workflows, workflow_id),
         ),
+        exploration=Exploration(settings, objects),
         features=features,
         registry=registry,
         log=log,

@@ -8,7 +8,18 @@ import typer
 from typer.core import TyperGroup
 
 import relevo
-from relevo.cli import access, demo, features, models, operations, projects, records, releases, training_sets
+from relevo.cli import (
+    access,
+    datasets,
+    demo,
+    features,
+    models,
+    operations,
+    projects,
+    records,
+    releases,
+    training_sets,
+)
 
 
 class Group(TyperGroup):
@@ -50,6 +61,7 @@ projects.register(app)
 models.register(app)
 releases.register(app)
 records.register(app)
+app.add_typer(datasets.datasets_app, name="datasets", cls=Group)
 app.add_typer(features.features_app, name="features", cls=Group)
 app.add_typer(training_sets.training_set_app, name="training-set", cls=Group)
 app.add_typer(access.token_app, name="token", cls=Group)

@@ -122,6 +122,11 @@ class Client:
         given = {name: str(value) for name, value in parameters.items() if value is not None}
         return self._send("GET", self.credentials.url + path, params=given)
 
+    def get_text(self, path: str, **parameters: object) -> str:
+        """The control plane's answer that is no JSON, such as a page."""
+        given = {name: str(value) for name, value in parameters.items() if value is not None}
+        return self._answer("GET", self.credentials.url + path, params=given).text
+
     def post(self, path: str, body: object = None) -> Any:
         """The JSON answer of the control plane to a JSON body."""
         return self._send("POST", self.credentials.url + path, json=body)
@@ -145,6 +150,10 @@ class Client:
         return self._send("POST", self.credentials.gateway + path, json=body)
 
     def _send(self, method: str, url: str, **arguments: Any) -> Any:
+        response = self._answer(method, url, **arguments)
+        return response.json() if response.content else None
+
+    def _answer(self, method: str, url: str, **arguments: Any) -> httpx.Response:
         import httpx
 
         try:
@@ -155,7 +164,7 @@ class Client:
                 hint="Is `relevo up` running? RELEVO_URL and RELEVO_GATEWAY_URL say where to ask instead.",
             ) from None
         if response.is_success:
-            return response.json() if response.content else None
+            return response
         raise error_of(response)
 
 

@@ -182,6 +182,15 @@ def model_address(model: str, *parts: object) -> str:
     return "/".join(("/models", quote(model, safe=""), *(quote(str(part), safe=":") for part in parts)))
 
 
+def dataset_address(model: str, source: str, *parts: object) -> str:
+    """The address of a dataset's page.
+
+    >>> dataset_address("flight-delay", "flights", 3, "profile")
+    '/datasets/flight-delay/flights/3/profile'
+    """
+    return "/".join(("/datasets", *(quote(str(part), safe="") for part in (model, source, *parts))))
+
+
 def redirect(address: str, notice: str | None = None) -> RedirectResponse:
     """To another page after a form, by GET, so that reloading it sends nothing again."""
     query = f"?{urlencode({'notice': notice})}" if notice is not None else ""
@@ -199,7 +208,12 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(FILTERS)
-    made.globals.update(static=static_address, model_address=model_address, release_number=relevo.__version__)
+    made.globals.update(
+        static=static_address,
+        model_address=model_address,
+        dataset_address=dataset_address,
+        release_number=relevo.__version__,
+    )
     return made
 
 

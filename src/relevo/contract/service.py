@@ -108,6 +108,11 @@ class ContractService:
             raise NotFound(f"There is no revision {number} of a contract {model!r}.")
         return applied
 
+    def revisions(self, model: str) -> list[AppliedContract]:
+        """Every revision of a model's contract, the newest first; none when there never was such a model."""
+        with self._state.read() as tx:
+            return store.revisions(tx, model)
+
     def models(self) -> list[str]:
         """The names of the models in use, sorted."""
         with self._state.read() as tx:

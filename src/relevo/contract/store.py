@@ -70,6 +70,12 @@ def revision(tx: Transaction, model: str, number: int) -> AppliedContract | None
     return None if row is None else _applied(row)
 
 
+def revisions(tx: Transaction, model: str) -> list[AppliedContract]:
+    """Every revision, also of a deleted model, the newest first."""
+    query = sa.select(contracts).where(contracts.c.model == model).order_by(contracts.c.revision.desc())
+    return [_applied(row) for row in tx.execute(query).mappings()]
+
+
 def names(tx: Transaction) -> list[str]:
     """The names of the models in use, sorted."""
     return list(tx.execute(sa.select(models.c.name).where(models.c.deleted_at.is_(None)).order_by("name")).scalars())

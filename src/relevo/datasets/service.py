@@ -103,6 +103,11 @@ class Datasets:
         """What the holder held may be collected, as far as it is concerned. Idempotent."""
         store.delete_holds(tx, holder)
 
+    def names(self) -> list[tuple[str, str]]:
+        """Model and source of every dataset with a recorded version, sorted."""
+        with self._state.read() as tx:
+            return store.names(tx)
+
     def versions(self, model: str, source: str | None = None) -> list[DatasetVersion]:
         """Recorded versions of a model's sources (or of one), by source, newest first."""
         with self._state.read() as tx:

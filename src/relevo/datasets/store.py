@@ -106,6 +106,12 @@ def last_version(tx: Transaction, model: str, source: str) -> DatasetVersion | N
     return None if row is None else _version(row)
 
 
+def names(tx: Transaction) -> list[tuple[str, str]]:
+    """Model and source of each dataset, sorted."""
+    query = sa.select(_versions.c.model, _versions.c.source).distinct()
+    return [(row.model, row.source) for row in tx.execute(query.order_by(_versions.c.model, _versions.c.source))]
+
+
 def versions(tx: Transaction, model: str, source: str | None) -> list[DatasetVersion]:
     """Versions of a model's sources, by source, newest first."""
     query = sa.select(_versions).where(_versions.c.model == model)
