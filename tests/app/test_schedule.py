@@ -1,0 +1,45 @@
+"""What the control plane does by itself on the wall clock, over real services in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from team import Project
+
+from relevo.app.schedule import Schedule
+from relevo.app.services import Services, compose
+from relevo.contract.upload import read_project
+from relevo.identity.model import Principal, Role
+from relevo.platform.settings import Settings
+from relevo.platform.state import metadata
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    made = compose(Settings(home=tmp_path / "home"))
+    with made.state.transaction() as tx:
+        metadata.create_all(tx)
+    yield made
+    made.features.close()
+    made.log.close()
+    made.state.close()
+
+
+def test_a_dead_loader_is_an_alert_and_windows_are_judged_all_the_same(
+    services: Services, make_project: Callable[[str], Project]
+) -> None:
+    project = make_project("unloaded")
+    project.change("parcels/sources.py", "    hours = np.arange", "    raise OSError('gone')\n    hours = np.arange")
+    services.contracts.apply(read_project(project.folder), Principal("maya", Role.ENGINEER))
+    with services.state.transaction() as tx:
+        services.serving.ensure_endpoint(tx, "unloaded", "durable")
+    schedule = Schedule(services)
+    schedule._look("unloaded")  # raises nothing: the look goes on to the windows
+    assert schedule.failures == 1
+    (alert,) = services.monitoring.alerts(open_only=True, endpoint="unloaded")
+    assert alert.kind == "features"
+    assert "OSError: gone" in alert.message
+    schedule._look("unloaded")  # right after the last try, it is not tried again
+    assert schedule.failures == 1
