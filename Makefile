@@ -3,7 +3,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: help environment demo up test check format bench bench-gateway bench-joins
+.PHONY: help environment demo up test check format bench bench-gateway bench-features
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,10 +36,10 @@ format: environment  ## Write the code as `make check` wants it
 
 bench: environment  ## Every benchmark, one after the other; figures go to bench/results
 	$(RUN) python bench/gateway.py
-	$(RUN) python bench/joins.py
+	$(RUN) python bench/features.py --page
 
 bench-gateway: environment  ## The gateway beside bare uvicorn (needs wrk)
 	$(RUN) python bench/gateway.py
 
-bench-joins: environment  ## Feature joins and lookups beside the bare engines
-	$(RUN) python bench/joins.py
+bench-features: environment  ## Joins, lookups and filling of features beside Feast and the bare engines (needs Redis)
+	$(RUN) python bench/features.py --page

@@ -17,7 +17,18 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("relevo", "polars", "pandas", "lightgbm", "msgspec", "uvicorn", "uvloop", "httptools")
+LIBRARIES = (
+    "relevo",
+    "polars",
+    "pandas",
+    "deltalake",
+    "lightgbm",
+    "msgspec",
+    "redis",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class Report:
     measurements: list[dict[str, Any]] = field(default_factory=list)
     summary: list[dict[str, Any]] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -70,7 +82,7 @@ class Report:
                 "load_before": self.load_before,
                 "load_after": os.getloadavg(),
             },
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": {name: version(name) for name in LIBRARIES} | self.versions,
             "settings": self.settings,
             "checks": self.checks,
             "summary": self.summary,
@@ -87,25 +99,30 @@ def median(values: Iterable[float]) -> float:
 
 def median_of(measurements: Sequence[dict[str, Any]], figure: str, **which: Any) -> float:
     """The median over the rounds of a figure, of the measurements that fit ``which``."""
-    return median(one[figure] for one in measurements if all(one[name] == value for name, value in which.items()))
+    return median(one[figure] for one in measurements if all(one.get(name) == value for name, value in which.items()))
 
 
 def median_ratio(
     measurements: Sequence[dict[str, Any]], figure: str, ours: dict[str, Any], limit: dict[str, Any]
 ) -> float:
-    """The median over the rounds of ours divided by the limit's figure of the same round."""
-    rounds = sorted({one["round"] for one in measurements})
+    """The median, over the rounds that have both, of ours divided by the limit's figure of the same round."""
+    rounds = sorted(_rounds(measurements, ours) & _rounds(measurements, limit))
     return median(
         median_of(measurements, figure, round=number, **ours) / median_of(measurements, figure, round=number, **limit)
         for number in rounds
     )
 
 
+def _rounds(measurements: Sequence[dict[str, Any]], which: dict[str, Any]) -> set[int]:
+    return {one["round"] for one in measurements if all(one.get(name) == value for name, value in which.items())}
+
+
 def show(title: str, rows: Sequence[dict[str, Any]], columns: dict[str, tuple[str, str]]) -> None:
     """Print rows as a table. ``columns``: for each figure its heading and its format, such as ``,.0f``."""
     table = Table(title=title, title_justify="left")
     for name, (heading, _) in columns.items():
-        table.add_column(heading, justify="left" if isinstance(rows[0][name], str) else "right", no_wrap=True)
+        is_text = any(isinstance(row[name], str) for row in rows)
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*("" if row[name] is None else format(row[name], kind) for name, (_, kind) in columns.items()))
     Console(width=120).print(table)
