@@ -52,6 +52,27 @@ def test_the_join_agrees_with_looking_at_every_row(asked, events):
     assert result.select(feature.name for feature in FEATURES).to_dicts() == expected(asked, events)
 
 
+units = st.sampled_from(["ms", "us", "ns"])
+zones = st.sampled_from(["UTC", "Asia/Tokyo", "America/New_York"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(asked_rows, event_rows, st.tuples(units, units, units), st.tuples(zones, zones, zones), st.randoms())
+def test_units_zones_and_the_order_of_the_table_change_no_answer(asked, events, own_units, own_zones, shuffle):
+    times = [pl.Datetime(unit, zone) for unit, zone in zip(own_units, own_zones, strict=True)]
+    # Rows alike in both times are told apart by their place in the table, so only others change places.
+    events = list({(row["happened_at"], row["known_at"], row["place"], row["gate"]): row for row in events}.values())
+    reference = expected(asked, events)
+    shuffle.shuffle(events)
+    table = pl.LazyFrame(events, schema=EVENTS).cast({"happened_at": times[0], "known_at": times[1]})
+    spine = pl.LazyFrame(asked, schema=ASKED).cast({"at": times[2]})
+    by_place = [view for view in ALL_VIEWS if len(view.entity.key) == 2]
+    result = attach(spine, by_place, {"events": table}, sources=[SOURCE], at="at").collect()
+    names = [feature.name for view in by_place for feature in view.features]
+    assert result.select(names).to_dicts() == [{name: row[name] for name in names} for row in reference]
+    assert result.schema["at"] == times[2]
+
+
 @settings(max_examples=25, deadline=None)
 @given(asked_rows, event_rows)
 def test_the_order_of_the_spine_changes_no_answer(asked, events):

@@ -120,3 +120,41 @@ def test_a_row_without_the_key_is_refused(asking: httpx.Client) -> None:
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["field"] == "origin"
+
+
+@pytest.fixture(scope="module")
+def strict(flights: Home) -> Home:
+    """Version 5 is as version 3, and its view is required; version 6 requires a view that was never filled."""
+    delay = Column("delay", ColumnType.FLOAT, view="at_origin")
+    signature = replace(SIGNATURE, inputs=(*SIGNATURE.inputs, delay), keys=(Column("origin", ColumnType.TEXT),))
+    for version, features in ((5, VIEW.features), (6, {"delay": latest("another")})):
+        view = FeatureView("at_origin", entity=VIEW.entity, source="flights", features=features, required=True)
+        flights.place(version, signature=signature, views=(view,), delay_weight=1.0)
+        flights.serving.await_loaded(ENDPOINT, version, 20)
+    return flights
+
+
+def test_a_required_view_refuses_an_entity_that_it_does_not_know(strict: Home) -> None:
+    with strict.client() as client:
+        client.headers["x-relevo-version"] = "5"
+        assert ask(client, {"origin": "JFK"}) == [23.0 + 2]
+        assert ask(client, {"origin": "LGA", "delay": 1.0}) == [6.0]
+        row = {"distance": 1.0, "carrier": "UA", "scheduled_at": at(3), "origin": "LGA"}
+        url = f"/endpoints/{ENDPOINT}/invocations"
+        refused = client.post(url, json={"dataframe_records": [{**row, "origin": "JFK"}, row]})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["field"] == "origin"
+        message = "Row 1: view at_origin knows no airport with origin 'LGA' at 2013-04-01T03:00:00+00:00."
+        assert refused.json()["error"]["message"] == message
+        nameless = client.post(url, json={"dataframe_records": [{**row, "origin": None}]})
+        assert nameless.json()["error"]["message"] == "Row 0: view at_origin needs 'origin', got null."
+        strict.eventually(lambda: any(record.error == message for record in strict.records()))
+
+
+def test_a_required_view_that_was_never_filled_is_no_fault_of_the_caller(strict: Home) -> None:
+    with strict.client() as client:
+        client.headers["x-relevo-version"] = "6"
+        row = {"distance": 1.0, "carrier": "UA", "scheduled_at": at(3), "origin": "JFK"}
+        answer = client.post(f"/endpoints/{ENDPOINT}/invocations", json={"dataframe_records": [row]})
+        assert answer.status_code == 500
+        assert "view at_origin is required, and was not filled yet" in answer.json()["error"]["message"]

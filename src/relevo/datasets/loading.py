@@ -101,8 +101,8 @@ def known_at(source: Source) -> pl.Expr | None:
     if source.event_time is None or source.known_time is None:
         time = source.event_time or source.known_time
         return None if time is None else pl.col(time)
-    known = pl.col(source.known_time)
-    return pl.when(known.is_not_null()).then(pl.max_horizontal(known, pl.col(source.event_time)))
+    known, event = pl.col(source.known_time).cast(TIME), pl.col(source.event_time).cast(TIME)  # zones may differ
+    return pl.when(known.is_not_null()).then(pl.max_horizontal(known, event))
 
 
 def is_text(source: Source) -> bool:

@@ -29,10 +29,10 @@ from relevo.errors import Invalid, nearest
 from relevo.features.exact import ExactWindows
 from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
-from relevo.features.rows import EVENT, KNOWN, columns_of, may_be_late, number_column, read_rows, value_column
+from relevo.features.rows import EVENT, KNOWN, columns_of, number_column, read_rows, value_column
 
 _ROW, _AT, _FROM, _KNOWN_BY = "__row", "__at", "__from", "__known_by"
-_COUNT, _LAST = "__count", "__last"
+_COUNT = "__count"
 
 
 def attach(
@@ -44,7 +44,7 @@ def attach(
     at: str,
     as_of: str | None = None,
 ) -> pl.LazyFrame:
-    """The spine with the features of ``views`` as new columns.
+    """The spine with the features of ``views`` as new columns, computed at once.
 
     Args:
         spine: Rows that are asked about; holds the views' entity keys and ``at``.
@@ -62,35 +62,55 @@ def attach(
     check_views(views, declared.values())
     schema = spine.collect_schema()
     _check_spine(schema, views, at)
-    asked = spine.with_row_index(_ROW).with_columns(pl.col(at).cast(TIME).alias(_AT))
-    known_by, is_behind = pl.col(_AT), as_of is not None
+    frame = spine.collect()
+    asked = _asked(frame, views, at, as_of)
+    found = []
+    for view in views:  # one after the other: the rows of one view at a time are in memory
+        rows = _with_keys_of(schema, read_rows(view, declared[view.source], tables[view.source]), view).collect()
+        features = _features(asked, view, rows, is_behind=as_of is not None)
+        if not features[_ROW].equals(asked[_ROW]):
+            features = asked.select(_ROW).join(features, on=_ROW, how="left", maintain_order="left")
+        found.append(features.drop(_ROW))
+    together = pl.concat([asked.select(_ROW), *found], how="horizontal").sort(_ROW).drop(_ROW)
+    return pl.concat([frame, together], how="horizontal").lazy()
+
+
+def _asked(frame: pl.DataFrame, views: Sequence[FeatureView], at: str, as_of: str | None) -> pl.DataFrame:
+    """What joins need of the spine: the number of the row, keys and times, in the order of time."""
+    keys = list(dict.fromkeys(name for view in views for name in view.entity.key))
+    known_by = pl.col(at)
     if as_of is not None:
-        known_by = pl.when(pl.all_horizontal(pl.col(as_of, at).is_not_null())).then(pl.min_horizontal(as_of, _AT))
-    asked = asked.with_columns(known_by.cast(TIME).alias(_KNOWN_BY)).sort(_KNOWN_BY)
-    for view in views:
-        source = declared[view.source]
-        rows = _with_keys_of(schema, read_rows(view, source, tables[view.source]), view)
-        asked = _attach_latest(asked, view, rows, has_late_rows=may_be_late(source), is_behind=is_behind)
-        asked = _attach_running(asked, view, rows, is_behind=is_behind)
-        asked = _attach_exact(asked, view, rows, is_behind=is_behind)
-        asked = _with_defaults(asked, view)
-    names = [feature.name for view in views for feature in view.features]
-    return asked.sort(_ROW).select(*schema, *names)
+        known_by = pl.when(pl.all_horizontal(pl.col(as_of, at).is_not_null())).then(
+            pl.min_horizontal(pl.col(as_of).cast(TIME), pl.col(at).cast(TIME))
+        )
+    times = [pl.col(at).cast(TIME).alias(_AT), known_by.cast(TIME).alias(_KNOWN_BY)]
+    return frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW), *keys, *times).sort(_KNOWN_BY)
 
 
-def _attach_latest(
-    asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, has_late_rows: bool, is_behind: bool
-) -> pl.LazyFrame:
+def _features(asked: pl.DataFrame, view: FeatureView, rows: pl.DataFrame, *, is_behind: bool) -> pl.DataFrame:
+    """The number of each asked row, and the view's features."""
+    found = asked.select(_ROW, *view.entity.key, _AT, _KNOWN_BY).lazy()
+    found = _attach_latest(found, view, rows, is_behind=is_behind)
+    found = _attach_running(found, view, rows.lazy(), is_behind=is_behind)
+    frame = _attach_exact(found.collect(), view, rows, is_behind=is_behind)
+    return _with_defaults(frame, view).select(_ROW, *(feature.name for feature in view.features))
+
+
+def _attach_latest(asked: pl.LazyFrame, view: FeatureView, rows: pl.DataFrame, *, is_behind: bool) -> pl.LazyFrame:
     features = [feature for feature in view.features if not feature.aggregation.is_windowed]
     if not features:
         return asked
     values = [value_column(column) for column in columns_of(view, Aggregation.LATEST)]
-    counts = _is_last_of_ties()
-    if has_late_rows:
-        counts &= pl.col(EVENT) >= pl.col(EVENT).cum_max()
-    rows = rows.filter(counts.over(view.entity.key))
-    joined = _join(asked, rows.select(*view.entity.key, KNOWN, EVENT, *values), view, _KNOWN_BY, is_behind)
+    rows = _without_overtaken(view, rows.select(*view.entity.key, KNOWN, EVENT, *values))
+    joined = _join(asked, rows.lazy(), view, _KNOWN_BY, is_behind)
     return joined.with_columns(_latest(feature, view.ttl) for feature in features).drop(EVENT, *values)
+
+
+def _without_overtaken(view: FeatureView, rows: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` without those that were known only after a newer one of their entity: they are the latest never."""
+    if rows[EVENT].is_sorted():
+        return rows
+    return rows.filter((pl.col(EVENT) >= pl.col(EVENT).cum_max()).over(view.entity.key))
 
 
 def _latest(feature: Feature, ttl: timedelta | None) -> pl.Expr:
@@ -108,13 +128,8 @@ def _attach_running(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, 
     if not running:
         return asked
     prefixes = _prefixes(view)
-    rows = (
-        rows.with_columns(
-            *(prefix.over(view.entity.key).alias(name) for name, prefix in prefixes.items()),
-            _is_last_of_ties().over(view.entity.key).alias(_LAST),
-        )
-        .filter(_LAST)
-        .select(*view.entity.key, KNOWN, *prefixes)
+    rows = rows.select(
+        *view.entity.key, KNOWN, *(prefix.over(view.entity.key).alias(name) for name, prefix in prefixes.items())
     )
     asked = _join(asked, rows, view, _KNOWN_BY, is_behind)
     before = rows.rename({name: _before(name) for name in prefixes})
@@ -159,28 +174,20 @@ def _difference(name: str) -> pl.Expr:
     return pl.col(name).fill_null(0) - pl.col(_before(name)).fill_null(0)
 
 
-def _attach_exact(asked: pl.LazyFrame, view: FeatureView, rows: pl.LazyFrame, *, is_behind: bool) -> pl.LazyFrame:
+def _attach_exact(asked: pl.DataFrame, view: FeatureView, rows: pl.DataFrame, *, is_behind: bool) -> pl.DataFrame:
     """Features for which a window's own rows are looked at: found by their place among the sorted rows."""
     features = [feature for feature in view.features if feature.aggregation.is_windowed]
     features = [feature for feature in features if not feature.aggregation.is_running]
     if not features:
         return asked
-    types = rows.collect_schema()
-    kinds = {feature.name: _type_of(feature, types) for feature in features}
-    schema = pl.Schema({**asked.collect_schema(), **kinds})
-
-    def computed(frame: pl.DataFrame) -> pl.DataFrame:
-        exact = ExactWindows(view, rows.collect())
-        moments = frame.select(*view.entity.key, _AT, _KNOWN_BY)
-        values = []
-        for over, own in _by_window(features).items():
-            starts, ends = exact.places(moments, _AT, over, known_by=_KNOWN_BY if is_behind else None)
-            values += [exact.values(feature, starts, ends).cast(kinds[feature.name]) for feature in own]
-        has_key = pl.all_horizontal(pl.col(moments.columns).is_not_null())
-        found = frame.with_columns(pl.when(has_key).then(value).alias(value.name) for value in values)
-        return found.select(schema.names())
-
-    return asked.map_batches(computed, schema=schema)
+    exact = ExactWindows(view, rows)
+    moments = asked.select(*view.entity.key, _AT, _KNOWN_BY)
+    values = []
+    for over, own in _by_window(features).items():
+        starts, ends = exact.places(moments, _AT, over, known_by=_KNOWN_BY if is_behind else None)
+        values += [exact.values(feature, starts, ends).cast(_type_of(feature, rows.schema)) for feature in own]
+    has_key = pl.all_horizontal(pl.col(moments.columns).is_not_null())
+    return asked.with_columns(pl.when(has_key).then(value).alias(value.name) for value in values)
 
 
 def _type_of(feature: Feature, types: pl.Schema) -> pl.DataType:
@@ -189,11 +196,9 @@ def _type_of(feature: Feature, types: pl.Schema) -> pl.DataType:
     return pl.Int64() if feature.aggregation.gives == "integer" else pl.Float64()
 
 
-def _with_defaults(asked: pl.LazyFrame, view: FeatureView) -> pl.LazyFrame:
+def _with_defaults(asked: pl.DataFrame, view: FeatureView) -> pl.DataFrame:
     features = [feature for feature in view.features if feature.default is not None]
-    if not features:
-        return asked
-    schema = asked.collect_schema()
+    schema = asked.schema
     return asked.with_columns(
         pl.col(feature.name).fill_null(_fitting(view, feature, schema[feature.name])) for feature in features
     )
@@ -221,11 +226,6 @@ def _join(asked: pl.LazyFrame, rows: pl.LazyFrame, view: FeatureView, on: str, i
     return asked.join_asof(
         rows, left_on=on, right_on=KNOWN, by=list(view.entity.key), check_sortedness=False, coalesce=True
     ).drop(KNOWN, strict=False)
-
-
-def _is_last_of_ties() -> pl.Expr:
-    """Among rows of a key that became known at once, the last; engines differ in which one they would take."""
-    return pl.col(KNOWN).ne_missing(pl.col(KNOWN).shift(-1))
 
 
 def _with_keys_of(schema: pl.Schema, rows: pl.LazyFrame, view: FeatureView) -> pl.LazyFrame:

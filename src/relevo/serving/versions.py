@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 
+from relevo.errors import Invalid
 from relevo.features.expressions import Kind
 from relevo.features.model import FeatureView
 from relevo.features.online import OnlineStore
@@ -95,6 +97,9 @@ class LoadedVersion:
         """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.
 
         Gives the time through which the views were filled; None when one of them never was.
+
+        Raises:
+            Invalid: A view that is required knows no row of an entity.
         """
         fills = [(place, name) for place, name, _ in self._fills if name not in decoded.sent]
         wanted = {view for _, name, view in self._fills if name not in decoded.sent}
@@ -106,6 +111,10 @@ class LoadedVersion:
                 for key, row in zip(decoded.keys, decoded.rows, strict=True)
             ]
         found = store.find(self.endpoint, views, keys, at)
+        for view in views:
+            if view.required and view.name in found.without_rows:
+                place = found.without_rows[view.name][0]
+                raise _missing(view, place, keys[place], at[place], is_filled=found.materialised_through is not None)
         pairs = [(place, found.names.index(name)) for place, name in fills]
         for row, values in zip(decoded.rows, found.values, strict=True):
             for place, index in pairs:
@@ -139,3 +148,21 @@ def _transforms(manifest: Manifest, places: dict[str, int]) -> RowTransforms | N
         return None
     given = [column for column in manifest.signature.inputs if not column.is_computed and column.type in _KINDS]
     return RowTransforms(manifest.transforms, places, {column.name: _KINDS[column.type] for column in given})
+
+
+def _missing(
+    view: FeatureView, place: int, keys: Mapping[str, object], at: datetime, *, is_filled: bool
+) -> Invalid | RuntimeError:
+    """The refusal of a row whose entity a required view does not know; a view not filled is no caller's fault."""
+    if not is_filled:
+        return RuntimeError(f"view {view.name} is required, and was not filled yet")
+    key = {name: keys.get(name) for name in view.entity.key}
+    null = next((name for name, value in key.items() if value is None), None)
+    if null is not None:
+        return Invalid(f"Row {place}: view {view.name} needs {null!r}, got null.", field=null)
+    entity = ", ".join(f"{name} {value!r}" for name, value in key.items())
+    return Invalid(
+        f"Row {place}: view {view.name} knows no {view.entity.name} with {entity} at {at.isoformat()}.",
+        field=view.entity.key[0],
+        hint="Send its features with the request, or an entity that the source has had a row of.",
+    )
