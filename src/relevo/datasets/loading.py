@@ -85,9 +85,11 @@ def _checked(
     rows = rows.with_columns(_casts(source, rows, schema))
     known, latest = known_at(source), now + MAX_AHEAD
     if known is not None:
-        wanted = [_is_between(known, since, until), _is_future(source, latest)]
-        nameless = [pl.col(name).is_null() for name in naming(source)]
-        rows = rows.filter(pl.any_horizontal(*wanted, *nameless))
+        # What is wrong is kept for the checks below to find, however the rows are cut while they are read.
+        wanted = _is_between(known, since, until) | _is_future(source, latest)
+        for name in naming(source):
+            wanted |= pl.col(name).is_null()
+        rows = rows.filter(wanted)
     # One pass: materialising reads a few dozen rows at a time, where each pass costs more than the rows.
     frame = rows.sort(naming(source)).collect()
     _require_names(source, frame)
@@ -219,7 +221,8 @@ def _is_future(source: Source, latest: datetime) -> pl.Expr:
 
 def _require_past(source: Source, frame: pl.DataFrame, latest: datetime) -> None:
     time = source.known_time or source.event_time
-    if time is None or frame.is_empty() or not frame.select(_is_future(source, latest).any()).item():
+    newest = None if time is None else frame[time].max()
+    if time is None or not isinstance(newest, datetime) or newest <= latest:
         return
     future = frame.filter(_is_future(source, latest))
     role = "known_time" if source.known_time else "event_time"
