@@ -7,6 +7,7 @@ order, so that online and offline values agree. Runs in child processes only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -146,25 +147,39 @@ class _Batch:
         layout = self._layout
         items = [None] * layout.width if items is None else items
         if layout.older is not None:
-            items[: layout.older + 1] = self._append_latest(items[: layout.older + 1], np.arange(start, end))
+            items[: layout.older + 1] = self._append_latest(items[: layout.older + 1], start, end)
         if layout.windows is not None:
             items[layout.windows :] = self._append_windows(items[layout.windows :], start, end)
         return items
 
-    def _append_latest(self, items: Items, own: Integers) -> Items:
+    def _append_latest(self, items: Items, start: int, end: int) -> Items:
         known, event, rows = self._unpacked(items)
         old = len(rows)
-        known, event = np.concatenate([known, self._known[own]]), np.concatenate([event, self._event[own]])
+        known = np.concatenate([known, self._known[start:end]])
+        event = np.concatenate([event, self._event[start:end]])
         is_last_of_ties = np.append(known[1:] != known[:-1], True)
         kept = np.flatnonzero(is_last_of_ties & (event >= np.maximum.accumulate(event)))
         kept = kept[_is_needed(known[kept], np.zeros(len(kept), dtype=np.int64), self._latest_from)]
         *before, head = kept.tolist()
         packed = None
         if before:
-            bytes_of = [rows[place] if place < old else self._encoded([own[place - old]])[0] for place in before]
+            bytes_of = [rows[p] if p < old else encode_entry(self._values_of(start + p - old)) for p in before]
             packed = self._pack(known[before], event[before], bytes_of)
-        values = items[2:-1] if head < old else [self._rows[name][int(own[head - old])] for name in self._columns]
+        values = items[2:-1] if head < old else self._values_of(start + head - old)
         return [int(known[head]), int(event[head]), *values, packed]
+
+    # One by one, a column's lists are read many times faster than its series.
+
+    @cached_property
+    def _latest_values(self) -> list[list[Any]]:
+        return [self._rows[name].to_list() for name in self._columns]
+
+    @cached_property
+    def _picked_values(self) -> list[list[Any]]:
+        return [self._rows[name].to_list() for name in self._picked]
+
+    def _values_of(self, place: int) -> list[Any]:
+        return [column[place] for column in self._latest_values]
 
     def _unpacked(self, items: Items) -> tuple[Integers, Integers, list[bytes]]:
         """Times and encoded values of the rows that an entry has, oldest first."""
@@ -194,8 +209,8 @@ class _Batch:
             sums.append(np.concatenate([old, new])[is_needed].tobytes())
         for before, array in zip(arrays, self._arrays, strict=True):
             sums.append(np.concatenate([np.frombuffer(before or b""), array[start:end]])[is_needed].tobytes())
-        for before, name in zip(picked, self._picked, strict=True):
-            values = [*(_decode_values(before) if before else ()), *self._rows[name][start:end].to_list()]
+        for before, column in zip(picked, self._picked_values, strict=True):
+            values = [*(_decode_values(before) if before else ()), *column[start:end]]
             sums.append(encode_entry([each for each, keep in zip(values, is_needed.tolist(), strict=True) if keep]))
         return [times[is_needed].tobytes(), bool(is_trimmed) or not is_needed.all(), *sums]
 
