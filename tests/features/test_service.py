@@ -144,3 +144,14 @@ def test_without_a_time_the_endpoint_s_own_event_time_counts(contracts, features
 def test_a_model_that_is_not_there_is_named(features):
     with pytest.raises(NotFound, match="delay"):
         features.materialise("delay", START)
+
+
+def test_the_child_fills_redis_where_the_setting_names_one(state, contracts, tmp_path, redis_place):
+    apply(contracts, tmp_path)
+    settings = Settings(home=tmp_path / "home", online_url=redis_place)
+    with closing(FeatureService(state, contracts, settings, EventClock(state))) as features:
+        features.materialise("delay", START + timedelta(hours=10))
+        with closing(OnlineStore(redis_place)) as store:
+            (row,) = store.lookup("delay", features.views("delay"), [{"place": "a"}], [START + timedelta(hours=10)])
+    assert row == {"trips_3h": 3}
+    assert not (tmp_path / "home" / "online.db").exists()
