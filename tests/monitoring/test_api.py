@@ -67,7 +67,8 @@ def test_every_route_declares_its_permission() -> None:
     app.include_router(router)
     declared = declared_permissions(app)
     assert declared.pop("POST /api/alerts/{alert_id}/resolve") is Permission.OPERATE
-    assert len(declared) == 4 and set(declared.values()) == {Permission.READ}
+    assert declared.pop("POST /api/models/{model}/features/parity") is Permission.OPERATE
+    assert len(declared) == 5 and set(declared.values()) == {Permission.READ}
 
 
 def test_windows_and_their_revisions_are_listed(client: Client, local_world: World) -> None:
