@@ -84,7 +84,14 @@ def _panel(heading: str, unit: str, rows: Sequence[Row], figure: str, kind: str)
     return {
         "width": WIDTH,
         "height": LINE * len(values),
-        "title": {"text": heading, "subtitle": unit, "subtitleColor": MUTED, "subtitleFontSize": 12, "offset": 8},
+        "title": {
+            "text": heading,
+            "subtitle": unit,
+            "subtitleColor": MUTED,
+            "subtitleFontSize": 12,
+            "offset": 8,
+            "frame": "group",
+        },
         "data": {"values": values},
         "encoding": {"y": y},
         "layer": [

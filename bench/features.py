@@ -83,14 +83,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--feast-rounds", type=int, default=2, help="of Feast's join of the flights, the check included"
     )
-    parser.add_argument("--training-rounds", type=int, default=3, help="of the whole way of a training set")
+    parser.add_argument("--training-rounds", type=int, default=2, help="of the whole way of a training set")
     parser.add_argument("--large-rounds", type=int, default=2, help="of the large join")
     parser.add_argument("--filling-rounds", type=int, default=3, help="of each kind of online store")
     parser.add_argument("--flights", type=int, help="how many of the flights to ask about; default: all")
     parser.add_argument("--scale", type=float, default=1.0, help="of the large tables: 1 is 5 million rows asked about")
     parser.add_argument("--entities", type=int, default=50_000, help="with one row each, in the online stores")
     parser.add_argument("--feast-memory-gb", type=float, default=12.0, help="at which a join of Feast is stopped")
-    parser.add_argument("--feast-minutes", type=float, default=4.0, help="after which a join of Feast is stopped")
+    parser.add_argument("--feast-minutes", type=float, default=3.0, help="after which a join of Feast is stopped")
     parser.add_argument("--folder", type=Path, help="where the tables and stores are, for the time of the run")
     parser.add_argument("--page", action="store_true", help="write the figures into docs/benchmarks/features.md")
     return parser.parse_args()

@@ -26,7 +26,11 @@ def relevo_pinned(tables: Told) -> Join:
     """``attach`` from versions of Delta tables, each read by its number (``keep_versions`` has written them)."""
     from relevo.datasets.tables import scan_version
 
-    return _relevo(tables, lambda name: scan_version(Path(tables["folder"]), name, 0))
+    def scan(name: str) -> Any:
+        return scan_version(Path(tables["folder"]), name, 0)
+
+    scan("spine").collect_schema()  # Polars imports what it needs for Delta when a schema is first asked for
+    return _relevo(tables, scan)
 
 
 def _relevo(tables: Told, scan: Callable[[str], Any]) -> Join:
