@@ -2,6 +2,7 @@ import subprocess
 import sys
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -274,6 +275,21 @@ def test_a_loader_that_fails_leaves_the_store_as_it_was(store, monkeypatch):
             running.materialise(hours(2))
     assert store.materialised_through("delay") == hours(1)
     assert running.materialise(hours(2)).through == hours(2)
+
+
+def test_rows_that_a_load_sets_apart_are_not_served(store):
+    _team.rows = [event(1, x=1.0), event(2, x=-5.0)]
+    _team.positive = lambda frame: frame["x"] < 0
+    source = replace(SOURCE, checks="m:positive", on_failure="quarantine")
+    view = FeatureView(
+        "least", entity=Entity("place", "place"), source="events", features={"x": minimum("x", over="9h")}
+    )
+    running = materialiser(store, [view], [source])
+    running.materialise(hours(3))
+    assert online(store, [{"place": "a", "at": hours(3)}], [view]) == [{"x": 1.0}]
+    _team.rows = [*_team.rows, event(4, x=-7.0), event(4.5, x=0.5)]
+    running.materialise(hours(5))
+    assert online(store, [{"place": "a", "at": hours(5)}], [view]) == [{"x": 0.5}]
 
 
 def test_a_source_without_times_is_replaced_when_it_is_read_again(store):

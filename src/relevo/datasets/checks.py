@@ -60,6 +60,19 @@ def run_checks(source: Source, package: Path, frame: pl.DataFrame) -> Checked:
     return _set_apart(frame, failed, results)
 
 
+def without_quarantined(source: Source, package: Path, frame: pl.DataFrame) -> pl.DataFrame:
+    """``frame`` without the rows that a load of it would set apart, so that nothing is served that was not trained on.
+
+    Rules over groups of rows judge the rows of this frame alone.
+
+    Raises:
+        Invalid: As ``run_checks``.
+    """
+    if source.on_failure != "quarantine" or frame.is_empty():
+        return frame
+    return run_checks(source, package, frame).kept
+
+
 def _failed_by_schema(source: Source, schema: Any, frame: pl.DataFrame) -> dict[str, pl.Series]:
     """Row numbers that fail, by rule; rules that pass included."""
     import dataframely as dy

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from relevo.contract.model import Source
+from relevo.datasets.checks import without_quarantined
 from relevo.datasets.loading import read_source
 from relevo.errors import Conflict
 from relevo.features.merging import Entries, entity_starts, merged
@@ -209,8 +210,9 @@ class Materialiser:
         return read, self._commit(before, done, entries)
 
     def _table(self, view: str, since_us: int | None, until_us: int) -> pl.LazyFrame:
-        since = None if since_us is None else time_of(since_us)
-        return read_source(self._source(view), self._package, since=since, until=time_of(until_us)).lazy()
+        since, source = None if since_us is None else time_of(since_us), self._source(view)
+        rows = read_source(source, self._package, since=since, until=time_of(until_us))
+        return without_quarantined(source, self._package, rows).lazy()
 
     def _read(self, view: str, table: pl.LazyFrame) -> pl.DataFrame:
         return read_rows(self._views[view], self._source(view), table).collect()

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from relevo.contract.model import Source
+from relevo.datasets.checks import without_quarantined
 from relevo.datasets.loading import read_source
 from relevo.errors import Conflict
 from relevo.features.model import FeatureView, view_id
@@ -120,7 +122,7 @@ def recomputed(logged: pl.DataFrame, declared: Declared) -> pl.DataFrame:
     for source in declared.sources:
         if source.name in used:
             progress(f"loading {source.name}")
-            tables[source.name] = read_source(source, declared.package, until=latest).lazy()  # type: ignore[arg-type]
+            tables[source.name] = _rows_of(source, declared, latest).lazy()  # type: ignore[arg-type]
     progress(f"recomputing {logged.height:,} rows")
     keys = dict.fromkeys(key for view in declared.views for key in view.entity.key)
     spine = logged.lazy().select(*keys, AT, THROUGH)
@@ -172,11 +174,16 @@ def _is_source_as_it_was(view: FeatureView, online: OnlineStore, declared: Decla
     if filled is None or filled.content is None:
         return None
     source = next(source for source in declared.sources if source.name == view.source)
-    table = read_source(source, declared.package, until=filled.through)
-    content = content_of(read_rows(view, source, table.lazy()).collect())
+    content = content_of(read_rows(view, source, _rows_of(source, declared, filled.through).lazy()).collect())
     if content is None or content.partition(":")[0] != filled.content.partition(":")[0]:
         return None
     return content == filled.content
+
+
+def _rows_of(source: Source, declared: Declared, until: datetime) -> pl.DataFrame:
+    """The rows that the online store is filled with."""
+    package = declared.package
+    return without_quarantined(source, package, read_source(source, package, until=until))
 
 
 def _answers(online: OnlineStore, model: str, view: FeatureView, rows: pl.DataFrame, feature: str) -> Iterator[object]:
