@@ -88,7 +88,9 @@ def lookups(repository: str, keys: list[Told], entities: int, first: int, calls:
 def serve_http(repository: str, port: int) -> int:
     """Start the feature server with one worker; gives its process id. It ends with this process."""
     command = [str(Path(sys.executable).with_name("feast")), "--chdir", repository, "serve", "--port", str(port)]
-    return subprocess.Popen([*command, "--no-access-log", "--registry_ttl_sec", "3600"], stdin=subprocess.DEVNULL).pid
+    return subprocess.Popen(
+        [*command, "--no-access-log", "--registry_ttl_sec", "3600", "--max-requests", "0"], stdin=subprocess.DEVNULL
+    ).pid
 
 
 def _look_up(repository: str) -> Callable[[list[Told]], Told]:
