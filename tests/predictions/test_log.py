@@ -93,7 +93,7 @@ def test_a_window_holds_what_was_asked_in_it_and_nothing_else(
 ) -> None:
     times = [asked_at + minutes * timedelta(minutes=1) for minutes in (-1, 0, 59, 60)]
     _log_and_flush(settings, log, [record(at_us=_microseconds(at)) for at in times])
-    assert log.window("flight-delay", asked_at, asked_at + HOUR).collect()["asked_at"].to_list() == times[1:3]
+    assert sorted(log.window("flight-delay", asked_at, asked_at + HOUR).collect()["asked_at"]) == times[1:3]
 
 
 @pytest.mark.usefixtures("collecting")
