@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import pkgutil
 import sys
@@ -19,6 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from postgresql import postgresql_url
 from redis_server import forget, redis_url
+
+
+def pytest_unconfigure() -> None:
+    """A run whose process does not end says what it waits for, and fails, instead of hanging."""
+    faulthandler.dump_traceback_later(60, exit=True)
 
 
 def _import_every_table() -> None:

@@ -21,7 +21,7 @@ import psutil
 
 from relevo.cli.client import Client, Credentials
 from relevo.contract.upload import read_project
-from relevo.errors import NotFound
+from relevo.errors import NotFound, Unavailable
 from relevo.platform.settings import Settings
 
 MODULES = {
@@ -221,8 +221,19 @@ class Relevo:
         self.admin.post(f"/api/models/{model}/replay", {"at": at.isoformat()})
 
     def advance(self, model: str, at: datetime) -> None:
-        """Let event time go on to ``at``."""
+        """Let event time go on to ``at``, for the gateway too, which follows the state within 100 ms."""
         self.admin.post(f"/api/models/{model}/replay/advance", {"at": at.isoformat()})
+        eventually(lambda: self.event_at(model) >= at, f"the gateway to follow {model} to {at}")
+
+    def event_at(self, model: str) -> datetime:
+        """Where the event time of the endpoint stands for the gateway; waits for a gateway that is starting."""
+
+        def look() -> datetime | None:
+            with contextlib.suppress(Unavailable):
+                return datetime.fromisoformat(self.engineer.gateway_get(f"/endpoints/{model}")["event_at"])
+            return None
+
+        return eventually(look, "the gateway to answer")
 
     def settle(self, model: str) -> None:
         """Judge the windows that are due, and wait until nothing works any more."""

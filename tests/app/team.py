@@ -65,14 +65,9 @@ def apply_next(relevo: Relevo, project: Project, waits_for: str = "") -> str:
     return relevo.apply(project.folder)
 
 
-def event_time(relevo: Relevo, model: str) -> datetime:
-    """Where the endpoint's event time stands."""
-    return datetime.fromisoformat(relevo.engineer.gateway_get(f"/endpoints/{model}")["event_at"])
-
-
 def finish_canary(relevo: Relevo, project: Project, release: str) -> int:
     """Let event time go by, while somebody asks, until the release is live; gives its version."""
-    now = event_time(relevo, project.model)
+    now = relevo.event_at(project.model)
 
     def step() -> bool:
         nonlocal now

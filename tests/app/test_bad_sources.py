@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from running import Relevo, eventually
-from team import Project, event_time
+from team import Project
 
 RETURNED = '    return rows.filter(pl.col("delivered_at") <= until)\n'
 FAULTS = {
@@ -35,7 +35,7 @@ def fault(request: pytest.FixtureRequest, contested: Project):
 def check_still_live(relevo: Relevo, project: Project, version: int) -> None:
     """The version answers, on features that go on with event time."""
     assert relevo.shares(project.model) == [(version, 100)]
-    now = event_time(relevo, project.model) + timedelta(hours=1)
+    now = relevo.event_at(project.model) + timedelta(hours=1)
     relevo.advance(project.model, now)
     body = {"dataframe_records": [{"depot": "port", "weight": 2.0, "asked_at": now.isoformat()}]}
     answer = relevo.application.gateway_post(f"/endpoints/{project.model}/invocations", body)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 from running import Load, Relevo
-from team import Project, event_time
+from team import Project
 
 from relevo.predictions.tables import table_path
 
@@ -58,7 +58,7 @@ def test_labels_acknowledged_before_a_kill_of_the_gateway_are_joined(relevo: Rel
     with Load(relevo, live.model, rows=20).running(callers=1) as load:
         load.await_more(100)
     asked = load.acknowledged[:100]
-    known_at = (event_time(relevo, live.model) - timedelta(minutes=1)).isoformat()
+    known_at = (relevo.event_at(live.model) - timedelta(minutes=1)).isoformat()
     before = relevo.admin.get(f"/api/models/{live.model}/log")
     labels = [{"prediction_id": one, "value": n % 2, "known_at": known_at} for n, one in enumerate(asked)]
     answer = relevo.application.gateway_post(f"/endpoints/{live.model}/labels", {"labels": labels})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from running import Relevo, eventually
-from team import BEGINS, Project, event_time
+from team import BEGINS, Project
 
 HOUR = timedelta(hours=1)
 SCANS = """    frame = pl.concat(each).filter(pl.col("at") <= until)
@@ -52,7 +52,7 @@ def spoil(proved: Project) -> Iterator[Callable[[str], None]]:
 
 def step(relevo: Relevo, project: Project, hours: float = 1) -> datetime:
     """Let event time go on."""
-    now = event_time(relevo, project.model) + hours * HOUR
+    now = relevo.event_at(project.model) + hours * HOUR
     relevo.advance(project.model, now)
     return now
 
@@ -107,7 +107,7 @@ def test_views_are_listed_with_their_users_and_the_training_set_is_made_again(re
     assert (line["view"], line["source"], line["versions"]) == ("queue", "scans", [1])
     assert line["fresh_within_seconds"] == 3 * 3600
     assert line["is_fresh"] is True
-    assert line["filled_through"] == event_time(relevo, proved.model).isoformat().replace("+00:00", "Z")
+    assert line["filled_through"] == relevo.event_at(proved.model).isoformat().replace("+00:00", "Z")
     uses = relevo.admin.get(f"/api/features/queue:{line['definition']}/impact")
     own = next(use for use in uses if use["model"] == proved.model)
     assert (own["revisions"], own["percent"], own["is_declared"]) == ([1], 100, True)
@@ -124,7 +124,7 @@ def test_a_loader_that_fails_is_an_alert_and_not_only_a_line_in_a_log(
     relevo: Relevo, proved: Project, spoil: Callable[[str], None]
 ) -> None:
     spoil("closed")
-    now = event_time(relevo, proved.model)
+    now = relevo.event_at(proved.model)
     body = {"at": (now + HOUR).isoformat()}
     with pytest.raises(Exception, match="the scanner is off"):
         relevo.admin.post(f"/api/models/{proved.model}/replay/advance", body)
@@ -143,7 +143,7 @@ def test_rows_that_stop_coming_are_an_alert_until_new_ones_are_known(
 ) -> None:
     assert open_alert(relevo, proved, "freshness") is None
     spoil("silent")
-    now = event_time(relevo, proved.model)
+    now = relevo.event_at(proved.model)
     relevo.advance(proved.model, max(now, BEGINS + 17 * HOUR))
     relevo.settle(proved.model)
     assert open_alert(relevo, proved, "freshness") is None  # one look may be a coincidence

@@ -88,3 +88,24 @@ def test_a_database_file_is_its_owners_alone(tmp_path: Path) -> None:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home").iterdir()}
     store.close()
     assert modes["state.db"] == modes["state.db-wal"] == 0o600
+
+
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+
+    def use(path: Path) -> None:
+        store = State(f"sqlite:///{path}")
+        try:
+            with store.transaction() as tx:
+                tx.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (x INTEGER)")
+        except Exception as error:
+            failures.append(error)
+        store.close()
+
+    for number in range(100):
+        users = [threading.Thread(target=use, args=(tmp_path / f"{number}.db",)) for _ in range(4)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+    assert failures == []

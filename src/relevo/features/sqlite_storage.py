@@ -10,6 +10,7 @@ from pathlib import Path
 
 from relevo.errors import Unavailable
 from relevo.features.storage import PATIENCE_SECONDS
+from relevo.platform import sqlite
 
 _VERSION = 2  # of the schema
 _MAX_VARIABLES = 900  # of one statement
@@ -23,15 +24,15 @@ class SqliteStorage:
     """A ``Storage`` in the file at ``path``, which is made when it is not there, for its owner alone."""
 
     def __init__(self, path: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
+        sqlite.create(path)
         self._path = path
         self._selects: dict[int, str] = {}
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=patience_seconds, cached_statements=256
         )
         # A power cut may take back the last commits with their progress; they are then materialised again.
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"mmap_size={_MAPPED_BYTES}"):
+        sqlite.write_ahead(self._connection, patience_seconds)
+        for pragma in ("synchronous=NORMAL", f"mmap_size={_MAPPED_BYTES}"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._make_schema()
 

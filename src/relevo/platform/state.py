@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
+from relevo.platform import sqlite
+
 #: Every table of the state store; each concept declares its own in its ``store.py``.
 metadata = sa.MetaData(
     naming_convention={
@@ -59,10 +61,8 @@ class State:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             if self.url.database:
-                file = Path(self.url.database)
-                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                file.touch(mode=0o600)  # SQLite's own default is 0644; its -wal and -shm files follow the mode
-            self.engine = sa.create_engine(self.url, connect_args={"timeout": 30})
+                sqlite.create(Path(self.url.database))
+            self.engine = sa.create_engine(self.url, connect_args={"timeout": sqlite.PATIENCE_SECONDS})
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
         else:
@@ -90,7 +90,8 @@ class State:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     """WAL, full durability of commits, foreign keys, and transactions begun by us alone."""
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    sqlite.write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

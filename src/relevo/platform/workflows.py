@@ -25,6 +25,7 @@ from dbos import DBOS, DBOSClient, Serializer, SetWorkflowID
 from dbos import error as dbos_error
 
 from relevo.errors import Conflict, NotFound, Overloaded, RelevoError, Unavailable
+from relevo.platform import sqlite
 from relevo.platform.activities import Activities, ActivityState
 from relevo.platform.encoding import to_json
 from relevo.platform.recorded_errors import Cancelled, StepFailed, error_from_json, error_to_json
@@ -385,10 +386,9 @@ def _prepare_database(url: str) -> None:
     if not url.startswith("sqlite"):
         return
     path = Path(sa.make_url(url).database or "")
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
+    sqlite.create(path)
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+        sqlite.write_ahead(connection)
     connection.close()
 
 
