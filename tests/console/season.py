@@ -134,7 +134,7 @@ def _features(services: Services) -> None:
         if view.name in newest
     }
     with closing(OnlineStore(services.settings.online_store)) as online:
-        online.update(MODEL, lambda record: record.replaced(filled, {}))
+        online.update(MODEL, lambda record: record.replaced(filled))
     example = Example("p1", through - timedelta(hours=3), {"origin": "JFK"}, 12.5, 14.25, 12.5, Cause.SOURCE)
     features = (
         FeatureParity("weather", "wind_speed", 812, 809, 1, 2, 30, 4, {Cause.SOURCE: 2}, (example,)),

@@ -104,8 +104,9 @@ def event(hour: float, known: float | None = None, **values) -> dict:
     return {"place": "a", "gate": 1, "x": 1.0, "text": "p", **times, **values}
 
 
-steps = st.lists(st.integers(0, 44), min_size=1, max_size=4).map(
-    lambda halves: [hours(half / 2) for half in sorted(halves)]
+any_views = st.one_of(st.just(ALL_VIEWS), st.lists(st.sampled_from(ALL_VIEWS), min_size=1, unique=True))
+steps = st.lists(st.tuples(st.integers(0, 44), any_views), min_size=1, max_size=4).map(
+    lambda steps: sorted(((hours(half / 2), views) for half, views in steps), key=lambda step: step[0])
 )
 
 
@@ -113,10 +114,10 @@ def serve_and_compare(place, events, asked, steps, part_rows):
     _team.rows = events
     asked = [row for row in asked if row["at"] is not None]
     with closing(OnlineStore(place)) as store:
-        for until in steps:
-            # Another process each time: nothing is kept in memory.
-            materialiser(store, ALL_VIEWS, part_rows=part_rows).materialise(until)
-            assert online(store, asked, ALL_VIEWS) == offline(asked, until, ALL_VIEWS)
+        for until, views in steps:
+            # Another process each time, that keeps nothing in memory, and other views: revisions of a model share some.
+            materialiser(store, views, part_rows=part_rows).materialise(until)
+            assert online(store, asked, views) == offline(asked, until, views)
             assert store.materialised_through("delay") == until
 
 
@@ -185,6 +186,58 @@ def test_what_fills_a_missing_value(store):
     assert found.rows == [{"x": 5, "low": -1.0, "n": number} for number in (1, 0, None)]
     assert found.without_rows == {"filled": [1, 2]}
     assert store.find("delay", [view], asked[:1], [hours(0)]).without_rows == {"filled": [0]}
+
+
+def test_views_of_an_entity_that_are_filled_together_are_read_as_one_entry(store, monkeypatch):
+    _team.rows = [event(hour, place=place) for hour in range(3) for place in "abc"]
+    views = [VIEWS[0], VIEWS[2], EXACT_VIEWS[0]]
+    materialiser(store, views).materialise(hours(3))
+    read: list[int] = []
+    original = store.storage.read
+    monkeypatch.setattr(store.storage, "read", lambda names: (read.append(len(names)), original(names))[1])
+    asked = [{"place": place, "gate": 1, "at": hours(2)} for place in "abcb"]
+    online(store, asked, views)  # finds out where the entries are
+    read.clear()
+    for rows in (1, 4):
+        assert online(store, asked[:rows], views) == offline(asked[:rows], hours(3), views)
+    assert read == [1 + 1, 1 + 3]  # the record, and an entry for each entity
+
+
+@pytest.mark.parametrize("part_rows", [2, 1000])
+def test_views_of_an_entity_may_know_different_ones(store, part_rows):
+    planes = Source("planes", "m:planes", ("tailnum",))
+    pilots = Source("pilots", "m:pilots", ("tailnum",))
+    _team.seats = 200
+    _team.pilots = lambda: pl.DataFrame({"tailnum": ["n0", "n2", "n3"], "pilot": ["x", "y", None]})
+    entity = Entity("plane", key="tailnum")
+    views = [
+        FeatureView("planes", entity=entity, source="planes", features={"seats": latest("seats")}),
+        FeatureView("pilots", entity=entity, source="pilots", features={"pilot": latest("pilot")}),
+    ]
+    materialiser(store, views=views, sources=[planes, pilots], part_rows=part_rows).materialise(hours(1))
+    asked = [{"tailnum": f"n{number}", "at": hours(0)} for number in range(5)]
+    found = store.find("delay", views, asked, [hours(0)] * 5)
+    assert [tuple(row.values()) for row in found.rows] == [
+        (None, "x"), (100, None), (200, "y"), (None, None), (None, None)
+    ]  # fmt: skip
+    assert found.without_rows == {"planes": [0, 3, 4], "pilots": [1, 4]}
+    assert store.find("delay", views, asked[3:4], [hours(0)]).without_rows == {"planes": [0]}
+
+
+def test_a_writer_of_one_view_does_not_undo_what_another_wrote_to_the_same_entry(store, monkeypatch):
+    _team.rows = [event(hour) for hour in range(4)]
+    one, other = VIEWS[0], VIEWS[2]
+    materialiser(store, [one, other]).materialise(hours(1))
+    stale = store.record("delay")
+    materialiser(store, [other]).materialise(hours(3))
+    running = materialiser(store, [one])
+    monkeypatch.setattr(store, "record", lambda model: stale)
+    with pytest.raises(Conflict, match="filled by another process"):
+        running.materialise(hours(3))
+    monkeypatch.undo()
+    running.materialise(hours(3))
+    asked = [{"place": "a", "gate": 1, "at": hours(3)}]
+    assert online(store, asked, [one, other]) == offline(asked, hours(3), [one, other])
 
 
 def test_a_window_empties_by_itself(store):

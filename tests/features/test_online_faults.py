@@ -53,7 +53,7 @@ def test_a_first_fill_that_was_killed_serves_nothing_and_goes_on_where_it_was(pl
     killed(place, "code", 0, "put", 3)
     assert served(store, 0) == [{"hour": None, "n": None}] * ENTITIES
     assert store.progress(ID) is None
-    half = store.record("m").filling[ID]
+    half = store.record("m").filling[0]
     assert (half.parts, half.done) == (ENTITIES // PART_ROWS, 2)
     written: list[int] = []
     original = store.storage.put
@@ -78,7 +78,7 @@ def test_a_fill_that_was_killed_before_the_swap_leaves_what_was_served(place: st
 
 def test_a_fill_for_rows_that_have_changed_since_begins_anew(place: str, store: OnlineStore, monkeypatch) -> None:
     killed(place, "code", 0, "put", 3)
-    half = store.record("m").filling[ID]
+    half = store.record("m").filling[0]
     original = filling.events
     monkeypatch.setattr(filling, "events", lambda until: original(until).filter(~(filling.pl.col("id") == 0)))
     materialiser(store).materialise(at(0))

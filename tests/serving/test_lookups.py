@@ -36,9 +36,9 @@ def put(home: Home, origin: str, **delays: float) -> None:
     )
     through_us = microseconds(THROUGH)
     filled = Filled(new_generation(), through_us, "test", through_us, through_us)
-    entries = merged(VIEW, rows, through_us, filled.generation)
+    entries = merged({0: (VIEW, rows)}, through_us, filled.generation)
     with closing(OnlineStore(home.settings.online_store)) as store:
-        store.update(ENDPOINT, lambda record: record.replaced({view_id(ENDPOINT, VIEW): filled}, {}), entries)
+        store.update(ENDPOINT, lambda record: record.replaced({view_id(ENDPOINT, VIEW): filled}), entries)
 
 
 @pytest.fixture(scope="module")

@@ -56,9 +56,9 @@ def fill(home: Home) -> None:
     times = [NOW, NOW + timedelta(hours=1)]
     rows = pl.DataFrame({"origin": ["JFK"] * 2, KNOWN: times, EVENT: times, value_column("delay"): [10.0, 20.0]})
     filled = Filled(new_generation(), microseconds(times[1]), "test", microseconds(times[1]), microseconds(times[1]))
-    entries = merged(VIEW, rows, filled.through_us, filled.generation)
+    entries = merged({0: (VIEW, rows)}, filled.through_us, filled.generation)
     with closing(OnlineStore(home.settings.online_store)) as store:
-        store.update(ENDPOINT, lambda record: record.replaced({view_id(ENDPOINT, VIEW): filled}, {}), entries)
+        store.update(ENDPOINT, lambda record: record.replaced({view_id(ENDPOINT, VIEW): filled}), entries)
 
 
 def ask(client: httpx.Client, **more: Any) -> httpx.Response:

@@ -1,10 +1,11 @@
-"""What the online store keeps for one entity of one view, and how features are read from it. Pure; light to import.
+"""What the online store keeps for one entity, and how features are read from it. Pure; light to import.
 
-An entry is one msgpack array. For views that take latest values it begins with the row that counts now: since when it
-is known, when it happened, its values; then the rows before it that may still be asked for, packed (``Older``). For
-windows follow: since when each row is known, whether older rows are gone, running counts and sums since the beginning,
-and the rows' own values where a feature looks at each. Arrays are native int64 or float64, oldest first. So an answer
-is computed for the time that is asked, and a window empties by itself when nothing new happens.
+An entry is one msgpack array with the items of each view that is filled along, null where the view has no row of the
+entity. The items of a view that takes latest values begin with the row that counts now: since when it is known, when it
+happened, its values; then the rows before it that may still be asked for, packed (``Older``). For windows follow: since
+when each row is known, whether older rows are gone, running counts and sums since the beginning, and the rows' own
+values where a feature looks at each. Arrays are native int64 or float64, oldest first. So an answer is computed for the
+time that is asked, and a window empties by itself when nothing new happens.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import msgspec
 
 from relevo.features.model import Aggregation, Feature, FeatureView, Value
 
-#: An entry, decoded. Which item is what, its view's ``Layout`` tells.
+#: What an entry holds for one view. Which item is what, the view's ``Layout`` tells.
 Items = list[Any]
+#: An entry, decoded: the items of each view, by its place.
+Entry = list[Items | None]
 
 #: How far before ``materialised_through`` an asked time may lie and still be answered exactly.
 KEPT_BEFORE = timedelta(hours=24)
 
 _MICROSECOND = timedelta(microseconds=1)
 
-decode_entry = msgspec.msgpack.Decoder(list[Any]).decode
+decode_entry = msgspec.msgpack.Decoder(list[list[Any] | None]).decode
 encode_entry = msgspec.msgpack.Encoder().encode
 _integer, _float = Struct("=q").unpack_from, Struct("=d").unpack_from
 
@@ -47,7 +50,7 @@ _decode_row = msgspec.msgpack.Decoder(list[Value]).decode
 
 
 class Layout:
-    """The places in an entry of a view.
+    """The places in the items of a view.
 
     Attributes:
         values: Columns whose latest values stand at ``VALUES`` and on.
@@ -98,7 +101,7 @@ class Layout:
 
 
 class Reader:
-    """How the features of one view are read from its entries; worked out once.
+    """How the features of one view are read from its items; worked out once.
 
     Attributes:
         names: The features, in the order of the view and of the answers.
@@ -131,7 +134,7 @@ class Reader:
             for over in view.windows
         ]
         is_plain = self._is_plain and self._ttl_us is None and self._known is None and not self._defaults
-        #: Gives the features at a time (microseconds) from an entry, decoded, which may be used again.
+        #: Gives the features at a time (microseconds) from items, which may be used again.
         self.answer = self._answer_plainly if is_plain else self._answer
         self.without_rows = list(self.nothing)
         for _, windows in self._windows:
@@ -140,7 +143,7 @@ class Reader:
                     self.without_rows[place] = empty
 
     def _answer_plainly(self, items: Items | None, at: int) -> list[Value]:
-        """As ``_answer``, where an entry's values are the answer."""
+        """As ``_answer``, where the values are the answer."""
         if items is not None and at >= items[0]:
             return items[self._values]
         return self._found(items, at)
@@ -211,18 +214,16 @@ class Reader:
         return answer
 
 
-def encode_keys(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> list[bytes | None]:
-    """Each row's key as bytes; None when a part of it is null or missing."""
+def encode_key(columns: Sequence[str], row: Mapping[str, object]) -> bytes | None:
+    """The row's entity as bytes; None when a part of it is null or missing.
+
+    Integers, text and truth values of equal value have equal bytes.
+    """
     if len(columns) == 1:
-        values = [row.get(columns[0]) for row in rows]
-        return [None if value is None else encode_entry((value,)) for value in values]
-    parts = [[row.get(column) for column in columns] for row in rows]
-    return [None if None in values else encode_entry(values) for values in parts]
-
-
-def encode_key(values: Sequence[object]) -> bytes:
-    """The key of an entity as bytes; integers, text and truth values of equal value have equal bytes."""
-    return encode_entry(values)
+        value = row.get(columns[0])
+        return None if value is None else encode_entry((value,))
+    values = [row.get(column) for column in columns]
+    return None if None in values else encode_entry(values)
 
 
 Window = Callable[[Items, int, int], Value]

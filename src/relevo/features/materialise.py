@@ -20,7 +20,7 @@ from relevo.contract.model import Source
 from relevo.datasets.checks import without_quarantined
 from relevo.datasets.loading import read_source
 from relevo.errors import Conflict
-from relevo.features.merging import Entries, entity_starts, merged
+from relevo.features.merging import Entries, merged
 from relevo.features.model import FeatureView, view_id
 from relevo.features.online import OnlineStore
 from relevo.features.policy import check_views, has_times
@@ -120,58 +120,71 @@ class Materialiser:
         done: dict[str, Filled] = {}
         small: Entries = []
         read = 0
-        for view in views:
-            filling = record.filling.get(view)
+        for group in self._groups(views):
+            filling = record.filling_of(group)
             if filling is not None and (filling.origin != self._origin or filling.until_us > until_us):
                 filling = None
             upto = until_us if filling is None else filling.until_us
-            table = known.get((self._source(view).name, upto))
-            if table is None:
-                table = known[self._source(view).name, upto] = self._table(view, None, upto)
-            rows = self._read(view, table)
-            read += rows.height
-            if rows.height <= self._part_rows:
+            rows_of: dict[str, pl.DataFrame] = {}
+            for view in group:
+                which = (self._source(view).name, upto)
+                if which not in known:
+                    known[which] = self._table(view, None, upto)
+                rows_of[view] = self._read(view, known[which])
+            if sum(rows.height for rows in rows_of.values()) <= self._part_rows:
                 generation = new_generation()
-                small += merged(self._views[view], rows, upto, generation)
+                small += self._merged(rows_of, upto, generation)
             else:
-                filling, record = self._fill_parts(view, rows, record, upto, filling)
+                filling, record = self._fill_parts(rows_of, record, upto, filling)
                 generation = filling.generation
-            newest = self._newest(view, rows, None)
-            now_us, content = microseconds(self._wall_now()), content_of(rows)
-            done[view] = Filled(generation, upto, self._origin, newest, now_us, content)
+            now_us = microseconds(self._wall_now())
+            for place, (view, rows) in enumerate(rows_of.items()):
+                newest = self._newest(view, rows, None)
+                done[view] = Filled(generation, upto, self._origin, newest, now_us, content_of(rows), place)
+                read += rows.height
         return read, self._commit({view: record.filled.get(view) for view in views}, done, small)
 
+    def _groups(self, views: Sequence[str]) -> list[tuple[str, ...]]:
+        """Views that share entries: of one entity, and filled anew at the same times."""
+        groups: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+        for view in views:
+            key = (tuple(self._views[view].entity.key), has_times(self._source(view)))
+            groups.setdefault(key, []).append(view)
+        return [tuple(group) for group in groups.values()]
+
+    def _merged(self, rows_of: Mapping[str, pl.DataFrame], until_us: int, generation: bytes) -> Entries:
+        changes = {place: (self._views[view], rows) for place, (view, rows) in enumerate(rows_of.items())}
+        return merged(changes, until_us, generation, len(rows_of))
+
     def _fill_parts(
-        self, view: str, rows: pl.DataFrame, record: Record, until_us: int, filling: Filling | None
+        self, rows_of: dict[str, pl.DataFrame], record: Record, until_us: int, filling: Filling | None
     ) -> tuple[Filling, Record]:
         """Write the parts that are not there yet."""
-        key = list(self._views[view].entity.key)
-        rows = rows.sort(key, maintain_order=True)
-        bounds = self._bounds(rows, key)
+        group = tuple(rows_of)
+        key = list(self._views[group[0]].entity.key)
+        for view in group:
+            rows_of[view] = rows_of[view].sort(key, maintain_order=True)
+        bounds = _bounds(list(rows_of.values()), key, self._part_rows)
         parts = len(bounds) - 1
-        rows_digest = int(rows.hash_rows().sum())
-        if filling is None or (filling.rows_digest, filling.parts) != (rows_digest, parts):
-            filling = Filling(new_generation(), self._origin, until_us, rows_digest, parts, 0)
-            record = self._note(view, record.filling.get(view), filling)
+        digests = tuple(int(rows.hash_rows().sum()) for rows in rows_of.values())
+        if filling is None or (filling.rows, filling.parts) != (digests, parts):
+            filling, before = Filling(new_generation(), group, self._origin, until_us, digests, parts, 0), filling
+            record = self._note(before, filling)
         for part in range(filling.done, parts):
-            some = rows[bounds[part] : bounds[part + 1]]
-            self._store.storage.put(merged(self._views[view], some, until_us, filling.generation))
+            some = {
+                view: rows[start:end]
+                for (view, rows), start, end in zip(rows_of.items(), bounds[part], bounds[part + 1], strict=True)
+            }
+            self._store.storage.put(self._merged(some, until_us, filling.generation))
             before, filling = filling, msgspec.structs.replace(filling, done=part + 1)
-            record = self._note(view, before, filling)
+            record = self._note(before, filling)
         return filling, record
 
-    def _bounds(self, rows: pl.DataFrame, key: list[str]) -> list[int]:
-        """Where parts begin and end: an entity's rows are in one part."""
-        starts, bounds = entity_starts(rows, key), [0]
-        while (place := int(np.searchsorted(starts, bounds[-1] + self._part_rows))) < len(starts):
-            bounds.append(int(starts[place]))
-        return [*bounds, rows.height]
-
-    def _note(self, view: str, before: Filling | None, filling: Filling) -> Record:
+    def _note(self, before: Filling | None, filling: Filling) -> Record:
         def change(record: Record) -> Record:
-            if record.filling.get(view) != before:
-                raise Conflict(f"view {view} is being filled by another process")
-            return record.replaced({}, {view: filling})
+            if record.filling_of(filling.views) != before:
+                raise Conflict(f"{', '.join(filling.views)}: being filled by another process")
+            return record.replaced({}, filling)
 
         return self._store.update(self._model, change)
 
@@ -180,14 +193,15 @@ class Materialiser:
     def _advance(self, record: Record, until: datetime) -> tuple[int, Record]:
         """Append what became known since; the views go on together."""
         read = 0
-        until_us = microseconds(until)
+        until_us, now_us = microseconds(until), microseconds(self._wall_now())
         tables: dict[tuple[str, int], pl.LazyFrame] = {}
-        entries: Entries = []
-        newest: dict[str, int | None] = {}
-        content: dict[str, str | None] = {}
+        changes: dict[bytes, dict[int, tuple[FeatureView, pl.DataFrame]]] = {}
+        done: dict[str, Filled] = {}
         for view in self._views:
             filled = record.filled[view]
-            newest[view], content[view] = filled.newest_us, filled.content
+            done[view] = msgspec.structs.replace(
+                filled, through_us=max(filled.through_us, until_us), origin=self._origin, recorded_us=now_us
+            )
             source = self._source(view)
             if not has_times(source) or filled.through_us >= until_us:
                 continue
@@ -196,17 +210,18 @@ class Materialiser:
                 tables[which] = self._table(view, filled.through_us, until_us)
             rows = self._read(view, tables[which])
             read += rows.height
-            newest[view] = self._newest(view, rows, filled.newest_us)
-            content[view] = content_of(rows, filled.content)
-            entries += merged(self._views[view], rows, until_us, filled.generation, self._store.entries)
-        now_us = microseconds(self._wall_now())
-        before = {view: record.filled[view] for view in self._views}
-        done = {
-            view: Filled(
-                old.generation, max(old.through_us, until_us), self._origin, newest[view], now_us, content[view]
+            changes.setdefault(filled.generation, {})[filled.place] = (self._views[view], rows)
+            done[view] = msgspec.structs.replace(
+                done[view],
+                newest_us=self._newest(view, rows, filled.newest_us),
+                content=content_of(rows, filled.content),
             )
-            for view, old in before.items()
-        }
+        entries: Entries = []
+        for generation, of_views in changes.items():
+            width = 1 + max(each.place for each in record.filled.values() if each.generation == generation)
+            entries += merged(of_views, until_us, generation, width, self._store.entries)
+        # Views of others that share the entries must not have been advanced meanwhile either.
+        before = {v: each for v, each in record.filled.items() if v in done or each.generation in changes}
         return read, self._commit(before, done, entries)
 
     def _table(self, view: str, since_us: int | None, until_us: int) -> pl.LazyFrame:
@@ -231,6 +246,22 @@ class Materialiser:
                 if now != expected:
                     through = now and now.progress.through
                     raise Conflict(f"view {view} was filled by another process through {through}")
-            return record.replaced(done, dict.fromkeys(done))
+            return record.replaced(done)
 
         return self._store.update(self._model, change, entries)
+
+
+def _bounds(rows_of: Sequence[pl.DataFrame], key: list[str], part_rows: int) -> list[list[int]]:
+    """Where the parts of each frame, sorted by key, begin and end: all rows of an entity are in one part."""
+    counts = [rows.group_by(key, maintain_order=True).len("rows") for rows in rows_of]
+    entities = pl.concat(counts, how="vertical_relaxed").group_by(key).agg(pl.col("rows").sum()).sort(key)
+    before = pl.col("rows").cum_sum() - pl.col("rows")
+    entities = entities.select(*key, part=before // part_rows)
+    last = int(entities["part"].to_numpy()[-1])
+    bounds = []
+    for own in counts:
+        placed = own.cast({name: entities.schema[name] for name in key}).join(entities, on=key, maintain_order="left")
+        ends = placed["rows"].cum_sum().to_numpy()
+        firsts = np.searchsorted(placed["part"].to_numpy(), np.arange(last + 2))
+        bounds.append([int(ends[first - 1]) if first else 0 for first in firsts])
+    return [list(each) for each in zip(*bounds, strict=True)]

@@ -6,16 +6,16 @@ order, so that online and offline values agree. Runs in child processes only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise, repeat
+from itertools import pairwise, repeat, zip_longest
 from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from relevo.features.entries import KEPT_BEFORE, Items, Layout, Older, encode_entry
+from relevo.features.entries import KEPT_BEFORE, Entry, Items, Layout, Older, encode_entry
 from relevo.features.model import FeatureView
 from relevo.features.rows import EVENT, KNOWN, bound_column, number_column, value_column
 
@@ -30,43 +30,54 @@ _decode_older = msgspec.msgpack.Decoder(Older).decode
 
 
 def merged(
-    view: FeatureView,
-    rows: pl.DataFrame,
+    changes: Mapping[int, tuple[FeatureView, pl.DataFrame]],
     until_us: int,
     generation: bytes,
-    kept: Callable[[Sequence[bytes]], list[Items | None]] | None = None,
+    width: int = 1,
+    kept: Callable[[Sequence[bytes]], list[Entry | None]] | None = None,
 ) -> Entries:
     """The entries of every entity that has rows, encoded, by name.
 
     Args:
-        view: Whose rows.
-        rows: As ``read_rows`` gives them.
-        until_us: The time through which the view is then filled; what is too old to be asked for is dropped.
+        changes: By its place in the entries: a view, and rows as ``read_rows`` gives them.
+        until_us: The time through which the views are then filled; what is too old to be asked for is dropped.
         generation: Begins the names.
-        kept: Gives the present entries by name; None when there are none.
+        width: How many views the entries are of.
+        kept: Gives the present entries by name; None when there are none. Items of other views stay as they are.
     """
-    if rows.is_empty():
-        return []
-    rows = rows.sort(view.entity.key, maintain_order=True)
-    starts = entity_starts(rows, view.entity.key)
-    keys = rows.select(pl.col(view.entity.key).gather(starts)).rows()
-    names = [generation + encode_entry(key) for key in keys]
-    batch = _Batch(view, rows, starts, until_us)
-    present = [] if kept is None else kept(names)
-    if not any(present):
-        return list(zip(names, map(encode_entry, batch.entries()), strict=True))
-    ends = [*starts[1:].tolist(), rows.height]
-    appended = map(batch.append, present, starts.tolist(), ends)
-    return list(zip(names, map(encode_entry, appended), strict=True))
+    batches = {place: _Batch(view, rows, until_us) for place, (view, rows) in changes.items() if not rows.is_empty()}
+    keys = list(dict.fromkeys(key for batch in batches.values() for key in batch.keys))
+    present = [] if kept is None else kept([generation + key for key in keys])
+    entries: dict[bytes, Entry] = {
+        key: [None] * width if entry is None else entry for key, entry in zip_longest(keys, present)
+    }
+    for place, batch in batches.items():
+        if any(present):
+            for key, start, end in zip(batch.keys, batch.starts, batch.ends, strict=True):
+                entries[key][place] = batch.append(entries[key][place], start, end)
+        else:
+            for key, items in zip(batch.keys, batch.all_items(), strict=True):
+                entries[key][place] = items
+    # In the order of their names, which is how SQLite writes them best.
+    return [(generation + key, encode_entry(entries[key])) for key in sorted(entries)]
 
 
 class _Batch:
-    """Rows of one view, those of an entity together and sorted by known time."""
+    """Rows of one view, those of an entity together and sorted by known time.
 
-    def __init__(self, view: FeatureView, rows: pl.DataFrame, starts: Integers, until_us: int) -> None:
-        self._rows = rows
+    Attributes:
+        keys: The entities, encoded.
+        starts: Where the rows of each begin.
+        ends: Where they end.
+    """
+
+    def __init__(self, view: FeatureView, rows: pl.DataFrame, until_us: int) -> None:
+        self._rows = rows = rows.sort(view.entity.key, maintain_order=True)
         self._layout = layout = Layout(view)
-        self._starts = starts
+        self._starts = entity_starts(rows, view.entity.key)
+        self.keys = list(map(encode_entry, rows.select(pl.col(view.entity.key).gather(self._starts)).rows()))
+        self.starts = self._starts.tolist()
+        self.ends = [*self.starts[1:], rows.height]
         self._known: Integers = _microseconds(rows, KNOWN)
         self._event: Integers = _microseconds(rows, EVENT)
         self._latest_from = until_us - _KEPT_US
@@ -86,14 +97,14 @@ class _Batch:
 
     # All at once.
 
-    def entries(self) -> Iterator[tuple[Any, ...]]:
-        """The entries of entities that had none, one each."""
+    def all_items(self) -> Iterator[Items]:
+        """The items of entities that had none, one each."""
         parts: list[Iterable[Any]] = []
         if self._layout.older is not None:
             parts += self._latest()
         if self._layout.windows is not None:
             parts += self._windows()
-        return zip(*parts, strict=False)
+        return map(list, zip(*parts, strict=False))
 
     def _latest(self) -> list[Iterable[Any]]:
         """Known time, event time, values and older rows of each entity."""
@@ -143,7 +154,7 @@ class _Batch:
     # One after the other.
 
     def append(self, items: Items | None, start: int, end: int) -> Items:
-        """An entity's entry with the rows from ``start`` to ``end`` after its own."""
+        """An entity's items with the rows from ``start`` to ``end`` after its own."""
         layout = self._layout
         items = [None] * layout.width if items is None else items
         if layout.older is not None:

@@ -1,22 +1,24 @@
 """The online store: answers any view for one entity at any recent time, in microseconds.
 
-``entries`` says what is kept for a (view, entity) and how features are read from it, ``progress`` how far each view is
+``entries`` says what is kept for an entity and how features are read from it, ``progress`` how far each view is
 filled, ``storage`` where the bytes are: SQLite embedded, Redis for scale-out. Light to import: the gateway runs it.
 
-The entries of a view stand under the name of a generation, which the record of its model tells. A view is filled anew
-under a new generation, in as many steps as it takes, and one swap of the record makes it the one that is read.
+Entries stand under the name of a generation, which the record of their model tells. Views of one entity that are filled
+anew together share a generation, and so an entry: one read answers all of them. It takes as many steps as there is to
+write, and one swap of the record makes the new generation the one that is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import repeat
 from pathlib import Path
 
+import msgspec
+
 from relevo.errors import Conflict
-from relevo.features.entries import KEPT_BEFORE, Items, Reader, decode_entry, encode_keys
+from relevo.features.entries import KEPT_BEFORE, Entry, Reader, decode_entry, encode_key
 from relevo.features.model import FeatureView, Value, view_id
 from relevo.features.progress import (
     Progress,
@@ -35,9 +37,8 @@ _MAX_QUESTIONS = 256
 _MAX_ATTEMPTS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Answers to a lookup.
+class Found(msgspec.Struct, frozen=True):
+    """Answers to a lookup. Made in a tenth of the time of a frozen dataclass, which would be a tenth of a lookup.
 
     Attributes:
         names: The features, in the order of the views.
@@ -49,7 +50,7 @@ class Found:
     names: tuple[str, ...]
     values: list[list[Value]]
     materialised_through: datetime | None
-    without_rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    without_rows: Mapping[str, Sequence[int]]
 
     @property
     def rows(self) -> list[dict[str, Value]]:
@@ -90,10 +91,9 @@ class OnlineStore:
             return self._find_one(question, keys[0], microseconds(at[0]))
         keys_of = question.keys_of(keys)
         while True:
-            names, bounds = question.names_of(keys_of)
-            record, *values = self.storage.read([question.record_name, *names])
+            record, *values = self.storage.read([question.record_name, *question.names_of(keys_of)])
             if question.is_of(record):
-                return question.answer(keys_of, _microseconds(at), values, bounds)
+                return question.answer(keys_of, _microseconds(at), values)
 
     def materialised_through(self, model: str) -> datetime | None:
         """The time through which the views of the model were last filled; None before the first time."""
@@ -111,9 +111,9 @@ class OnlineStore:
         """What is known of the model's views."""
         return read_record(self.storage.read([record_name(model)])[0])
 
-    def entries(self, names: Sequence[bytes]) -> list[Items | None]:
+    def entries(self, names: Sequence[bytes]) -> list[Entry | None]:
         """Decoded entries by place in ``names``, each a generation and a key."""
-        return [None if value is None else decode_entry(value) for value in self.storage.read(names)]
+        return list(map(_decoded, self.storage.read(names)))
 
     def update(
         self, model: str, change: Callable[[Record], Record], entries: Sequence[tuple[bytes, bytes]] = ()
@@ -147,24 +147,19 @@ class OnlineStore:
             return record
         gone = list(record.retired)
         self.storage.drop(gone)
-        return self.update(model, lambda now: now.replaced({}, {}, gone))
+        return self.update(model, lambda now: now.replaced({}, dropped=gone))
 
     def close(self) -> None:
         """Close the connection."""
         self.storage.close()
 
-    def _find_one(self, question: _Question, key: Mapping[str, object], at: int) -> Found:
-        """The usual lookup, of one row, without what many rows need."""
-        own = question.keys_of_one(key)
+    def _find_one(self, question: _Question, row: Mapping[str, object], at: int) -> Found:
+        keys = question.keys_of_one(row)
         while True:
-            names = [
-                prefix + key
-                for prefix, key in zip(question.prefixes, own, strict=True)
-                if prefix is not None and key is not None
-            ]
+            names = [generation + key for generation, which in question.entries if (key := keys[which]) is not None]
             record, *values = self.storage.read([question.record_name, *names])
             if question.is_of(record):
-                return question.answer_one(own, at, values)
+                return question.answer_one(keys, at, values)
 
     def _question(self, model: str, views: Sequence[FeatureView]) -> _Question:
         # By identity: hashing declarations costs more than a lookup. The question holds the views, so ids stay theirs.
@@ -178,16 +173,22 @@ class OnlineStore:
 
 
 class _Question:
-    """Some views of a model that are asked for together, and where their entries were when last looked."""
+    """Some views of a model that are asked for together, and where their items were when last looked.
+
+    Attributes:
+        entries: What is read for each row, each once: the generation, and which of the key columns name the entity.
+    """
 
     def __init__(self, model: str, views: Sequence[FeatureView]) -> None:
-        self.readers = [Reader(view) for view in views]
         self.record_name = record_name(model)
-        self.prefixes: list[bytes | None] = [None for _ in views]
+        self.entries: list[tuple[bytes, int]] = []
+        self._readers = [Reader(view) for view in views]
         self._key_columns = list(dict.fromkeys(view.entity.key for view in views))
         self._key_of = [self._key_columns.index(view.entity.key) for view in views]
         self._ids = [view_id(model, view) for view in views]
-        self._names = tuple(name for reader in self.readers for name in reader.names)
+        #: For each view: which of ``entries`` has its items, None when it was never filled, and their place in it.
+        self._places: list[tuple[Reader, int | None, int]] = [(reader, None, 0) for reader in self._readers]
+        self._names = tuple(name for reader in self._readers for name in reader.names)
         self._record: bytes | None = None
         self._through: datetime | None = None
 
@@ -200,81 +201,82 @@ class _Question:
         through = [each.through_us for each in found if each is not None]
         self._through = time_of(min(through)) if through and len(through) == len(found) else None
         self._record = record
-        before, self.prefixes = self.prefixes, [None if each is None else each.generation for each in found]
-        return self.prefixes == before
+        before = (self.entries, self._places)
+        self.entries, self._places = [], []
+        for reader, each, which in zip(self._readers, found, self._key_of, strict=True):
+            if each is None:
+                self._places.append((reader, None, 0))
+                continue
+            if (each.generation, which) not in self.entries:
+                self.entries.append((each.generation, which))
+            self._places.append((reader, self.entries.index((each.generation, which)), each.place))
+        return before == (self.entries, self._places)
 
     def keys_of(self, rows: Sequence[Mapping[str, object]]) -> list[list[bytes | None]]:
-        """For each view, each row's entity as bytes; views of the same key columns share the list."""
-        found = [encode_keys(columns, rows) for columns in self._key_columns]
-        return [found[place] for place in self._key_of]
+        """Each row's entity as bytes, for each of the key columns."""
+        return [[encode_key(columns, row) for row in rows] for columns in self._key_columns]
 
     def keys_of_one(self, row: Mapping[str, object]) -> list[bytes | None]:
-        """For each view, the row's entity as bytes."""
-        found = [encode_keys(columns, (row,))[0] for columns in self._key_columns]
-        return found * len(self._key_of) if len(found) == 1 else [found[place] for place in self._key_of]
+        """The row's entity as bytes, for each of the key columns."""
+        return [encode_key(columns, row) for columns in self._key_columns]
 
-    def names_of(self, keys_of: Sequence[Sequence[bytes | None]]) -> tuple[list[bytes], list[int]]:
-        """Each entry to read once, view after view, and where those of each view begin and end."""
-        names: list[bytes] = []
-        bounds = [0]
-        for prefix, keys in zip(self.prefixes, keys_of, strict=True):
-            if prefix is not None:
-                names += [prefix + key for key in dict.fromkeys(keys) if key is not None]
-            bounds.append(len(names))
-        return names, bounds
-
-    def answer_one(self, keys: Sequence[bytes | None], at: int, values: Sequence[bytes | None]) -> Found:
-        """The features of one row, from the values of its entries."""
-        row: list[Value] = []
-        without_rows: dict[str, list[int]] = {}
-        place = 0
-        for reader, key, prefix in zip(self.readers, keys, self.prefixes, strict=True):
-            if prefix is None or key is None:
-                found = reader.nothing
-            else:
-                value = values[place]
-                place += 1
-                found = reader.without_rows if value is None else reader.answer(decode_entry(value), at)
-            if found is reader.nothing or found is reader.without_rows:
-                without_rows[reader.view.name] = [0]
-            row += found
-        return Found(self._names, [row], self._through, without_rows)
+    def names_of(self, keys_of: Sequence[Sequence[bytes | None]]) -> list[bytes]:
+        """Each entry to read, once."""
+        return [
+            generation + key
+            for generation, which in self.entries
+            for key in dict.fromkeys(keys_of[which])
+            if key is not None
+        ]
 
     def answer(
-        self,
-        keys_of: Sequence[Sequence[bytes | None]],
-        at: Sequence[int],
-        values: Sequence[bytes | None],
-        bounds: Sequence[int],
+        self, keys_of: Sequence[Sequence[bytes | None]], at: Sequence[int], values: Iterable[bytes | None]
     ) -> Found:
         """The features of each row, from the values of its entries; an entry is decoded once for all rows."""
-        moment = at[0] if at and at.count(at[0]) == len(at) else None
-        columns: list[list[list[Value]]] = []
+        value = iter(values)
+        columns: list[list[Entry | tuple[()] | None]] = []
+        for _, which in self.entries:
+            keys = keys_of[which]
+            present = {key: () if key is None else _decoded(next(value)) for key in dict.fromkeys(keys)}
+            columns.append([present[key] for key in keys])
+        entries_of = zip(*columns, strict=True) if columns else repeat(())
         without_rows: dict[str, list[int]] = {}
-        for reader, keys, prefix, (start, end) in zip(
-            self.readers, keys_of, self.prefixes, pairwise(bounds), strict=True
-        ):
-            nothing, without = reader.nothing, reader.without_rows
-            entries = [None if value is None else decode_entry(value) for value in values[start:end]]
-            present = dict(
-                zip((key for key in dict.fromkeys(keys) if key is not None), entries, strict=prefix is not None)
-            )
-            answer = reader.answer
-            if prefix is None:
-                column = [nothing] * len(keys)
-            elif moment is not None:
-                answers = {key: answer(items, moment) for key, items in present.items()}
-                column = [nothing if key is None else answers[key] for key in keys]
+        rows = [
+            self._row(number, entries, moment, without_rows)
+            for number, (moment, entries) in enumerate(zip(at, entries_of, strict=False))
+        ]
+        return Found(self._names, rows, self._through, without_rows)
+
+    def answer_one(self, keys: Sequence[bytes | None], at: int, values: Iterable[bytes | None]) -> Found:
+        """As ``answer``, for one row: the usual lookup, without what many rows need."""
+        value = iter(values)
+        entries = [() if keys[which] is None else _decoded(next(value)) for _, which in self.entries]
+        without_rows: dict[str, list[int]] = {}
+        return Found(self._names, [self._row(0, entries, at, without_rows)], self._through, without_rows)
+
+    def _row(
+        self,
+        number: int,
+        entries: Sequence[Entry | tuple[()] | None],
+        at: int,
+        without_rows: dict[str, list[int]],
+    ) -> list[Value]:
+        """The features of a row from its ``entries``, of which one without a key is empty; notes views without rows."""
+        row: list[Value] = []
+        for reader, which, place in self._places:
+            entry = () if which is None else entries[which]
+            if entry:
+                found = reader.answer(entry[place], at)
             else:
-                column = [
-                    nothing if key is None else answer(present[key], each) for key, each in zip(keys, at, strict=True)
-                ]
-            columns.append(column)
-            missing = [place for place, found in enumerate(column) if found is without or found is nothing]
-            if missing:
-                without_rows[reader.view.name] = missing
-        rows = [[value for part in parts for value in part] for parts in zip(*columns, strict=True)]
-        return Found(self._names, rows if columns else [[] for _ in at], self._through, without_rows)
+                found = reader.without_rows if entry is None else reader.nothing
+            if found is reader.without_rows or found is reader.nothing:
+                without_rows.setdefault(reader.view.name, []).append(number)
+            row += found
+        return row
+
+
+def _decoded(value: bytes | None) -> Entry | None:
+    return None if value is None else decode_entry(value)
 
 
 def _microseconds(times: Sequence[datetime]) -> list[int]:

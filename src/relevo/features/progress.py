@@ -7,13 +7,14 @@ still what it was read as. Light to import.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 #: Raised when entries are encoded in another way: what was filled before is then filled anew.
-FORMAT = 2
+FORMAT = 3
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -40,7 +41,7 @@ class Progress:
 
 
 class Filled(msgspec.Struct, array_like=True, frozen=True):
-    """A ``Progress`` as it is kept, with the generation under whose names the view's entries are."""
+    """A ``Progress`` as it is kept, with where the view's items are: entries under a generation, place in each."""
 
     generation: bytes
     through_us: int
@@ -48,6 +49,7 @@ class Filled(msgspec.Struct, array_like=True, frozen=True):
     newest_us: int | None
     recorded_us: int
     content: str | None = None
+    place: int = 0
 
     @property
     def progress(self) -> Progress:
@@ -57,15 +59,16 @@ class Filled(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Filling(msgspec.Struct, array_like=True, frozen=True):
-    """A first fill that is under way, under a generation that nobody reads yet.
+    """A first fill of some views that is under way, under a generation that nobody reads yet.
 
-    ``rows_digest`` names the rows that are filled in; ``done`` of its ``parts`` are written.
+    ``rows`` has a digest of the rows of each view that are filled in; ``done`` of the ``parts`` are written.
     """
 
     generation: bytes
+    views: tuple[str, ...]
     origin: str
     until_us: int
-    rows_digest: int
+    rows: tuple[int, ...]
     parts: int
     done: int
 
@@ -75,24 +78,31 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
 
     format: int = FORMAT
     filled: dict[str, Filled] = msgspec.field(default_factory=dict)
-    filling: dict[str, Filling] = msgspec.field(default_factory=dict)
+    filling: list[Filling] = msgspec.field(default_factory=list)
     retired: list[bytes] = msgspec.field(default_factory=list)
 
     @property
     def generations(self) -> list[bytes]:
         """Those that are read, and those that will be."""
-        filling = (each.generation for each in self.filling.values())
-        return [*(each.generation for each in self.filled.values()), *filling]
+        return [*(each.generation for each in self.filled.values()), *(each.generation for each in self.filling)]
+
+    def filling_of(self, views: Iterable[str]) -> Filling | None:
+        """The fill of exactly these views that is under way."""
+        return next((each for each in self.filling if each.views == tuple(views)), None)
 
     def replaced(
-        self, filled: dict[str, Filled], filling: dict[str, Filling | None], dropped: list[bytes] | None = None
+        self, filled: dict[str, Filled], filling: Filling | None = None, dropped: Sequence[bytes] = ()
     ) -> Record:
-        """With these views changed (a filling of None ends), and generations that are no longer used retired."""
-        still = {view: each for view, each in (self.filling | filling).items() if each is not None}
-        after = Record(FORMAT, self.filled | filled, still, [])
+        """With these views filled or being filled, which ends other fills of them.
+
+        Generations that are no longer used are retired; ``dropped`` ones were deleted.
+        """
+        changed = {*filled, *(filling.views if filling else ())}
+        still = [each for each in self.filling if changed.isdisjoint(each.views)]
+        after = Record(FORMAT, self.filled | filled, [*still, *([filling] if filling else [])], [])
         used = after.generations
         retired = dict.fromkeys(each for each in (*self.retired, *self.generations) if each not in used)
-        return msgspec.structs.replace(after, retired=[each for each in retired if each not in (dropped or ())])
+        return msgspec.structs.replace(after, retired=[each for each in retired if each not in dropped])
 
 
 _decode = msgspec.msgpack.Decoder(Record).decode

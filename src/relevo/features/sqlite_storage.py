@@ -14,6 +14,7 @@ from relevo.platform import sqlite
 
 _VERSION = 2  # of the schema
 _MAX_VARIABLES = 900  # of one statement
+_IN_ONE_ROW = 16  # names; for so few a subquery each is a fifth faster than a join
 _MAPPED_BYTES = 1 << 30  # read without copying through a buffer; a limit of addresses, not of memory
 _DROPPED_AT_ONCE = 20_000  # entries, so that no transaction is long
 _DROP = "DELETE FROM entries WHERE name IN (SELECT name FROM entries WHERE name >= ? AND name < ? LIMIT ?)"
@@ -86,14 +87,20 @@ class SqliteStorage:
         self._connection.close()
 
     def _select(self, names: Sequence[bytes]) -> list[bytes | None]:
-        query = self._selects.get(len(names))
-        if query is None:
+        query = self._selects.get(len(names)) or self._query(len(names))
+        return list(chain.from_iterable(self._connection.execute(query, names)))
+
+    def _query(self, count: int) -> str:
+        """Gives the values of so many names in their order, as one row if they are few, else as one row a value."""
+        if count <= _IN_ONE_ROW:
+            query = f"SELECT {','.join(['(SELECT value FROM entries WHERE name = ?)'] * count)}"  # noqa: S608 - marks
+        else:
             # The left side of a LEFT JOIN is the outer loop, so values come in the order of the names. A third faster
             # than IN, which sorts its list first.
-            marks = ",".join(["(?)"] * len(names))
-            query = f"SELECT value FROM (VALUES {marks}) LEFT JOIN entries ON name = column1"  # noqa: S608 - marks only
-            self._selects[len(names)] = query
-        return list(chain.from_iterable(self._connection.execute(query, names)))
+            marks = ",".join(["(?)"] * count)
+            query = f"SELECT value FROM (VALUES {marks}) LEFT JOIN entries ON name = column1"  # noqa: S608 - marks
+        self._selects[count] = query
+        return query
 
     def _replace(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO entries (name, value) VALUES (?, ?)", entries)
