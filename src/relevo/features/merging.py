@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise, repeat, zip_longest
+from itertools import pairwise, repeat
 from typing import Any
 
 import msgspec
@@ -46,20 +46,22 @@ def merged(
         kept: Gives the present entries by name; None when there are none. Items of other views stay as they are.
     """
     batches = {place: _Batch(view, rows, until_us) for place, (view, rows) in changes.items() if not rows.is_empty()}
-    keys = list(dict.fromkeys(key for batch in batches.values() for key in batch.keys))
-    present = [] if kept is None else kept([generation + key for key in keys])
+    keys = sorted({key for batch in batches.values() for key in batch.keys})  # as SQLite writes names best
+    names = [generation + key for key in keys]
+    present = [] if kept is None else kept(names)
+    if not any(present):
+        # Each view's items are encoded as they are made: lists of all would keep the garbage collector busy.
+        encoded = [batches[place].all_encoded() if place in batches else {} for place in range(width)]
+        return [
+            (name, encode_entry([each.get(key) for each in encoded])) for name, key in zip(names, keys, strict=True)
+        ]
     entries: dict[bytes, Entry] = {
-        key: [None] * width if entry is None else entry for key, entry in zip_longest(keys, present)
+        key: [None] * width if entry is None else entry for key, entry in zip(keys, present, strict=True)
     }
     for place, batch in batches.items():
-        if any(present):
-            for key, start, end in zip(batch.keys, batch.starts, batch.ends, strict=True):
-                entries[key][place] = batch.append(entries[key][place], start, end)
-        else:
-            for key, items in zip(batch.keys, batch.all_items(), strict=True):
-                entries[key][place] = items
-    # In the order of their names, which is how SQLite writes them best.
-    return [(generation + key, encode_entry(entries[key])) for key in sorted(entries)]
+        for key, start, end in zip(batch.keys, batch.starts, batch.ends, strict=True):
+            entries[key][place] = batch.append(entries[key][place], start, end)
+    return list(zip(names, map(encode_entry, entries.values()), strict=True))
 
 
 class _Batch:
@@ -97,14 +99,15 @@ class _Batch:
 
     # All at once.
 
-    def all_items(self) -> Iterator[Items]:
-        """The items of entities that had none, one each."""
+    def all_encoded(self) -> dict[bytes, msgspec.Raw]:
+        """The items of entities that had none, encoded, by entity."""
         parts: list[Iterable[Any]] = []
         if self._layout.older is not None:
             parts += self._latest()
         if self._layout.windows is not None:
             parts += self._windows()
-        return map(list, zip(*parts, strict=False))
+        encoded = map(encode_entry, zip(*parts, strict=False))
+        return dict(zip(self.keys, map(msgspec.Raw, encoded), strict=True))
 
     def _latest(self) -> list[Iterable[Any]]:
         """Known time, event time, values and older rows of each entity."""
