@@ -199,6 +199,19 @@ def test_a_repeated_release_alert_is_raised_once_and_another_release_s_takes_its
     assert [alert.message for alert in world.monitoring.alerts()] == ["second", "first"]
 
 
+def test_a_release_that_goes_live_resolves_the_alert_of_one_that_failed(world: World) -> None:
+    world.monitoring.report_live(ENDPOINT, "r1")  # nothing is open: nothing is written
+    world.monitoring.report_release(ENDPOINT, "Release r2 failed")
+    for _ in range(2):
+        world.monitoring.report_live(ENDPOINT, "r3")
+    assert world.monitoring.alerts(open_only=True) == []
+    entries = [(entry.action, entry.actor, entry.reason) for entry in world.ledger.entries(limit=2)]
+    assert entries == [
+        ("alert resolved", "relevo", "release r3 went live"),
+        ("alert raised", "relevo", "Release r2 failed"),
+    ]
+
+
 def test_periods_compare_what_was_live_with_a_version_left_alone(local_world: World, traffic: Traffic) -> None:
     local_world.seal(9, weight=0.0)
     for week in range(5):

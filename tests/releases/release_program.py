@@ -66,6 +66,7 @@ def main() -> None:
         training=SealedAtOnce(world, workflows),  # type: ignore[arg-type]
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: note(f"alert {model}: {reason}"),
+        on_live=lambda model, release_id: note(f"live {model}: {release_id}"),
     )
     workflows.launch()
     deliver.settle()

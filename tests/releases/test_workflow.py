@@ -139,7 +139,7 @@ def test_kill_9_in_the_approval_wait_and_in_the_canary_repeats_nothing(scene: Sc
         "canary step: 50 % to version 2",
         "promoted: to see",
     ]
-    assert scene.journal() == ["train r2"]
+    scene.until(lambda: scene.journal() == ["train r2", "live delay: r2"])
     assert world.ledger.verify() > 0
     scene.until(lambda: scene.workflows.status("r2").state == "succeeded")
 
@@ -190,4 +190,4 @@ def test_a_release_that_was_recorded_right_before_a_crash_is_started(scene: Scen
     scene.run()
     scene.approve("r1")
     scene.until(lambda: scene.is_in("r1", ReleaseState.LIVE))
-    assert scene.journal() == ["train r1"]
+    scene.until(lambda: scene.journal() == ["train r1", "live delay: r1"])

@@ -131,6 +131,7 @@ def scene(state: State, tmp_path: Path) -> Iterator[Scene]:
         training=NeverTrains(),  # type: ignore[arg-type]
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: None,
+        on_live=lambda model, release_id: None,
     )
     yield Scene(world, workflows, monitoring, deliver)
     workflows.close()

@@ -192,6 +192,7 @@ def compose(settings: Settings) -> Services:
         training=training,
         contracts=contracts,
         on_withdrawn=monitoring.report_release,
+        on_live=monitoring.report_live,
     )
     retraining = Retraining(
         state,

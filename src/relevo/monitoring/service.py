@@ -204,13 +204,19 @@ class Monitoring:
         self._recover(tx, endpoint, AlertKind.WATCH, end)
 
     def report_release(self, endpoint: str, message: str) -> None:
-        """Raise the alert that a release failed or was withdrawn; a person, or the next such release, resolves it."""
+        """Raise the alert that a release failed or was withdrawn; the next one that goes live or fails resolves it."""
         with self._state.transaction() as tx:
             event_at = self._clock.now(endpoint, tx)
             known = store.open_alert(tx, endpoint, AlertKind.RELEASE)
             if known is not None and known.message != message:
                 self._close(tx, known, RELEVO, "another release ended", event_at)
             self.raise_alert(tx, endpoint, Finding(AlertKind.RELEASE, Severity.CRITICAL, True, message), event_at)
+
+    def report_live(self, endpoint: str, release_id: str) -> None:
+        """Resolve the alert that a release failed or was withdrawn: a later one went live."""
+        with self._state.transaction() as tx:
+            event_at = self._clock.now(endpoint, tx)
+            self._recover(tx, endpoint, AlertKind.RELEASE, event_at, reason=f"release {release_id} went live")
 
     def report_features(self, endpoint: str, failure: str | None) -> None:
         """Take into account that the features were brought up to date, or (``failure``) why they were not."""
@@ -270,9 +276,11 @@ class Monitoring:
     def _reference(self, endpoint: str, version: int | None) -> Reference | None:
         return None if version is None else self._references.of(endpoint, version)
 
-    def _recover(self, tx: Transaction, endpoint: str, kind: AlertKind, event_at: datetime) -> Alert | None:
+    def _recover(
+        self, tx: Transaction, endpoint: str, kind: AlertKind, event_at: datetime, *, reason: str = "recovered"
+    ) -> Alert | None:
         alert = store.open_alert(tx, endpoint, kind)
-        return None if alert is None else self._close(tx, alert, RELEVO, "recovered", event_at)
+        return None if alert is None else self._close(tx, alert, RELEVO, reason, event_at)
 
     def _close(self, tx: Transaction, alert: Alert, actor: Principal, reason: str, event_at: datetime) -> Alert:
         resolved_at = utc_now()

@@ -38,6 +38,7 @@ class Deliver:
 
     Args:
         on_withdrawn: Called with the model and the reason when a release failed or its canary was given up.
+        on_live: Called with the model and the release's id when its version went live.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Deliver:
         training: Training,
         contracts: ContractService,
         on_withdrawn: Callable[[str, str], None],
+        on_live: Callable[[str, str], None],
     ) -> None:
         self._workflows = workflows
         self._releases = releases
         self._training = training
         self._contracts = contracts
         self._on_withdrawn = on_withdrawn
+        self._on_live = on_live
         workflows.register(NAME)(self.run)
 
     def start(self, model: str, *, release_id: str, as_of: datetime, reason: str, requested_by: str) -> str:
@@ -139,6 +142,7 @@ class Deliver:
             if broken is not None:
                 return await self._withdraw(release_id, model, broken)
         await flow.step(self._releases.promote, release_id, name="promote")
+        await flow.step(self._on_live, model, release_id, name="live")
         return {"release": release_id, "version": evidence.version, "state": ReleaseState.LIVE}
 
     async def _judge(self, release_id: str, facts: dict[str, Any]) -> Evidence:
