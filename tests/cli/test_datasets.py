@@ -96,7 +96,12 @@ def test_a_profile_is_written_to_a_file(terminal: Terminal) -> None:
         (["show", "flihgts"], 4, "There is no dataset flihgts.\nDid you mean flight-delay/flights?"),
         (["show", "weather"], 2, "Name one of them: flight-delay/weather, turnaround/weather."),
         (["show", "flights", "--version", "9"], 4, "known versions: 3, 2, 1, 0"),
-        (["diff", "turnaround/weather"], 4, "turnaround/weather has no version before 0."),
+        (
+            ["diff", "turnaround/weather"],
+            4,
+            "turnaround/weather has one version only, 0: there is none to compare it with.\n"
+            "A load that finds other rows makes the next: relevo train turnaround, or relevo apply.",
+        ),
         (["profile", "flights", "--output", "no/where.html"], 1, "No such file or directory: no/where.html"),
     ],
 )

@@ -80,8 +80,12 @@ def test_two_versions_are_compared_and_by_default_the_newest_two(browser: Browse
     assert found["named_by"] == ["scheduled_at", "flight_id"]
     newest = get(browser, "/flight-delay/flights/diff")
     assert (newest["before"], newest["after"]) == (2, 3)
-    message = get(browser, "/turnaround/weather/diff", 404)["error"]["message"]
-    assert message == "turnaround/weather has no version before 0."
+    alone = get(browser, "/turnaround/weather/diff", 404)["error"]
+    assert alone["message"] == "turnaround/weather has one version only, 0: there is none to compare it with."
+    assert alone["hint"].startswith("A load that finds other rows makes the next: relevo train turnaround")
+    first = get(browser, "/flight-delay/flights/diff?after=0", 404)["error"]
+    assert first["message"] == "flight-delay/flights has no version before 0."
+    assert first["hint"].endswith("versions, 0 to 3: relevo datasets diff flight-delay/flights BEFORE AFTER")
 
 
 def test_a_profile_is_a_page_that_runs_in_a_sandbox_and_reaches_nothing(browser: Browser) -> None:

@@ -136,7 +136,7 @@ class DatasetOverview:
             return self.version(model, source, before), later
         earlier = next((one for one in history if one.version < later.version), None)
         if earlier is None:
-            raise NotFound(f"{model}/{source} has no version before {later.version}.")
+            raise _alone(history, later)
         return earlier, later
 
     def view(self, version: DatasetVersion, references: Sequence[Reference]) -> VersionView:
@@ -176,6 +176,20 @@ def require_rows(version: DatasetVersion) -> DatasetVersion:
             hint="How long versions are kept is `keep` of the source in the contract.",
         )
     return version
+
+
+def _alone(history: Sequence[DatasetVersion], first: DatasetVersion) -> NotFound:
+    """Why there is nothing to compare the first version with; ``history`` newest first."""
+    name, newest = f"{first.model}/{first.source}", history[0].version
+    if newest == first.version:
+        return NotFound(
+            f"{name} has one version only, {newest}: there is none to compare it with.",
+            hint=f"A load that finds other rows makes the next: relevo train {first.model}, or relevo apply.",
+        )
+    return NotFound(
+        f"{name} has no version before {first.version}.",
+        hint=f"Name two of its versions, {first.version} to {newest}: relevo datasets diff {name} BEFORE AFTER",
+    )
 
 
 def _line(versions: Sequence[DatasetVersion], revisions: Sequence[AppliedContract]) -> DatasetLine:
