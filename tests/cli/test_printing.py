@@ -41,6 +41,46 @@ def test_a_terminal_too_narrow_for_a_table_gets_a_line_a_cell(
     assert lines[:2] == ["release  deliver-flight-delay-r1", "version  3"]
 
 
+def test_a_sentence_in_a_narrow_terminal_breaks_between_words_under_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown(monkeypatch, capsys, width=40).splitlines()
+    assert lines[2:] == ["why      version 3 answers with a p99 of", "         290 ms, allowed are 200 ms"]
+
+
+def test_a_narrow_terminal_keeps_what_is_copied_whole_and_dims_the_names_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "console", Console(width=24, force_terminal=True, color_system="standard"))
+    terminal.table(COLUMNS, ROWS, empty="none")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "\x1b[2mrelease  \x1b[0mdeliver-flight-delay-r1"
+
+
+def test_a_sentence_that_would_stand_in_a_long_thin_column_gets_lines_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "console", Console(width=80))
+    sentence = " ".join(["a source cannot be reached"] * 12)
+    row = [7, "flight-delay", "critical", "release", "2013-08-15 00:00", sentence]
+    terminal.table(["alert", "model", "severity", "about", "event time", "message"], [row], empty="none")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "alert       7"
+    assert len(lines) < 12
+
+
+def test_a_line_in_a_pipe_is_whole_and_ends_with_its_last_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "console", Console(width=10_000))
+    terminal.table(COLUMNS, [*ROWS, ["deliver-flight-delay-r2", 4, "fine"]], empty="none")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("  why")
+    assert lines[1].endswith(ROWS[0][2])
+    assert lines[2] == "deliver-flight-delay-r2        4  fine"
+
+
 def test_no_row_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.table(COLUMNS, [], empty="No release yet.")
     assert capsys.readouterr().out == "No release yet.\n"

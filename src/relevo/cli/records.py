@@ -32,11 +32,13 @@ def alerts(
         show_json(found)
         return
     rows = [
-        [one["id"], one["endpoint"], one["severity"], one["kind"], moment(one["event_at"]), one["message"],
-         f"over since {moment(one['resolved_at'])}" if one["resolved_at"] else "open"]
+        [one["id"], one["endpoint"], one["severity"], one["kind"], moment(one["event_at"]),
+         *([moment(one["resolved_at"]) or "-"] if every else []), one["message"]]
         for one in found
     ]  # fmt: skip
-    table(["alert", "model", "severity", "about", "event time", "message", ""], rows, empty="No open alert.")
+    over = ["over since"] if every else []
+    empty = "No alert." if every else "No open alert."
+    table(["alert", "model", "severity", "about", "event time", *over, "message"], rows, empty=empty)
 
 
 def ledger(

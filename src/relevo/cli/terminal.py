@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,8 +15,8 @@ from relevo.errors import RelevoError
 
 #: A pipe has no width: lines that a script reads are never broken.
 _PIPE_WIDTH = 10_000
-#: What a sentence needs to be read in a column, and the blanks between columns.
-_SENTENCE_WIDTH, _GAP = 16, 2
+#: What a sentence needs to be read in a column, in how many lines at most, and the blanks between columns.
+_SENTENCE_WIDTH, _SENTENCE_LINES, _GAP = 16, 6, 2
 
 console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 errors = Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
@@ -78,23 +79,40 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
         sheet.add_column(name, justify="right" if is_number else "left", min_width=needed[index], no_wrap=index == 0)
     for row in cells:
         sheet.add_row(*row)
-    console.print(sheet)
+    _print(sheet)
+
+
+def _print(sheet: Table) -> None:
+    if console.is_terminal:
+        console.print(sheet)
+        return
+    with console.capture() as filled:  # every cell as wide as its column, also where a line ends
+        console.print(sheet)
+    for line in filled.get().splitlines():
+        say(line.rstrip())
 
 
 def _needed(column: Sequence[Text]) -> int:
-    """The least width at which a column reads well: no word is broken, no sentence stands a word a line."""
-    widest_word = max(len(word) for cell in column for word in (cell.plain.split() or [""]))
-    return max(widest_word, min(max(cell.cell_len for cell in column), _SENTENCE_WIDTH))
+    """The least width at which a column reads well: no word is broken, no sentence stands in a long thin column."""
+    longest = max(cell.cell_len for cell in column)
+    return max(*map(_widest_word, column), min(longest, max(_SENTENCE_WIDTH, longest // _SENTENCE_LINES)))
+
+
+def _widest_word(cell: Text) -> int:
+    return max((cell_len(word) for word in cell.plain.split()), default=0)
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-    width = max(len(name) for name in columns)
+    """A line a cell; a sentence is broken between words, an id never, so that it can be copied."""
+    width = max(len(name) for name in columns) + _GAP
     for index, row in enumerate(rows):
         if index:
             console.print()
         for name, cell in zip(columns, row, strict=True):
             if cell.plain:
-                say(Text(f"{name:{width}}  ", style="dim") + cell)
+                lines = cell.wrap(console, max(console.width - width, _widest_word(cell)))
+                for number, line in enumerate(lines):
+                    say(Text.assemble((f"{'' if number else name:{width}}", "dim"), line))
 
 
 def cell_text(cell: object) -> Text:
