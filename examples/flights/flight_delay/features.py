@@ -1,6 +1,9 @@
 """What is known of an airport and of an aircraft at the moment a flight should leave."""
 
+from math import pi
+
 from relevo.features import Entity, FeatureView, count, latest, mean, since_latest, total
+from relevo.features.request import OnRequest, asked_at, cos, sin
 
 airport = Entity("airport", key="origin")
 aircraft = Entity("aircraft", key="tailnum")
@@ -46,4 +49,10 @@ weather = FeatureView(
     source="weather",
     features={"wind_speed": latest("wind_speed"), "precipitation": latest("precip"), "visibility": latest("visib")},
     ttl="6h",
+    fresh_within="3h",  # a new observation comes every hour
 )
+
+# Delays grow through the day: the scheduled minute on a circle, so that midnight is beside midnight.
+_local = asked_at.in_zone("America/New_York")
+_angle = (_local.hour + _local.minute / 60) * (2 * pi / 24)
+time_of_day = OnRequest({"time_of_day_sin": sin(_angle), "time_of_day_cos": cos(_angle)})
