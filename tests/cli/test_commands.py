@@ -113,6 +113,29 @@ def test_the_doctor_looks_at_redis(elsewhere: Terminal, redis_place: str) -> Non
     assert "got memcached://" in wrong.out
 
 
+def test_up_and_doctor_name_the_extra_that_redis_needs(
+    elsewhere: Terminal, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    without = tmp_path_factory.mktemp("without")
+    (without / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['redis'] = None  # as if it were not installed\n"
+    )
+    where = {"PYTHONPATH": str(without), "RELEVO_ONLINE_URL": "redis://127.0.0.1:1/0"}
+    needed = "RELEVO_ONLINE_URL names Redis, which needs an extra: pip install 'relevo[redis]'."
+    failed = elsewhere.relevo("up", "--port", "18621", "--gateway-port", "18622", **where)
+    assert (failed.status, failed.err) == (6, f"Error: {needed}\n")
+    assert not (elsewhere.folder / ".relevo").exists()
+    examined = elsewhere.relevo("doctor", **where)
+    assert examined.status == 1
+    assert needed in examined.out
+
+
+def test_up_refuses_an_online_store_of_another_kind(elsewhere: Terminal) -> None:
+    ports = ("--port", "18621", "--gateway-port", "18622")
+    failed = elsewhere.relevo("up", *ports, RELEVO_ONLINE_URL="memcached://127.0.0.1")
+    assert (failed.status, "got memcached://" in failed.err) == (2, True)
+
+
 def test_credentials_that_were_spoilt_are_named(elsewhere: Terminal) -> None:
     (elsewhere.folder / ".relevo").mkdir()
     (elsewhere.folder / ".relevo/cli.json").write_text("[")

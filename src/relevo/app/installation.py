@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 import relevo.migrations
+from relevo.features.storage import open_storage
 from relevo.identity.service import Identity
 from relevo.platform.settings import Settings
 from relevo.platform.state import State, Transaction
@@ -38,6 +39,17 @@ def prepare(settings: Settings, keep: Callable[[str], object]) -> str | None:
         return token
     finally:
         state.close()
+
+
+def require_online_store(settings: Settings) -> None:
+    """Refuse a ``RELEVO_ONLINE_URL`` that no gateway worker could open; a Redis that is away may come back.
+
+    Raises:
+        Invalid: It is no URL of Redis.
+        Unavailable: The extra ``redis`` is not installed.
+    """
+    if settings.online_url is not None:
+        open_storage(settings.online_store).close()  # connects with its first command
 
 
 def migrate(tx: Transaction) -> None:

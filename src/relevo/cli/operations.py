@@ -38,12 +38,13 @@ def up(
     """Start control plane, gateway and collector; Ctrl-C stops them."""
     import sqlalchemy as sa
 
-    from relevo.app.installation import prepare
+    from relevo.app.installation import prepare, require_online_store
     from relevo.app.supervisor import Supervisor, listening, locked_home
     from relevo.platform.processes import die_with_supervisor
 
     die_with_supervisor()
     settings = read_settings(port=port, gateway_port=gateway_port, gateway_workers=workers)
+    require_online_store(settings)
     url, gateway = (f"http://{settings.host}:{number}" for number in (settings.port, settings.gateway_port))
     with locked_home(settings), listening(settings) as sockets:
         try:
