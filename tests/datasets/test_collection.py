@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -17,7 +20,7 @@ from deltalake import DeltaTable
 
 from relevo.contract.model import Source
 from relevo.datasets import collection as collections
-from relevo.datasets.collection import Retention
+from relevo.datasets.collection import LEFT_FOR, Retention
 from relevo.datasets.model import LoadedDataset, quarantine_of
 from relevo.datasets.service import Datasets
 from relevo.datasets.tables import scan_version, write_version
@@ -28,6 +31,17 @@ SOURCES = [
     Source("rows", "m:rows", ("id",), keep=timedelta(days=10)),
     Source("plain", "m:plain", ("id",)),
 ]
+
+LARGE_LOAD = """
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from relevo.datasets.tables import write_version
+
+write_version(Path(sys.argv[1]), pl.DataFrame({"id": pl.arange(0, 8_000_000, eager=True)}), {})
+"""
 
 
 class World:
@@ -178,10 +192,78 @@ def test_a_collection_that_was_killed_is_finished_by_the_next(world: World, monk
 def test_a_load_under_way_keeps_its_files(world: World) -> None:
     for day in range(3):
         world.load(day)
-    written = world.tables / "m" / "rows" / "part-00000-not-committed-yet.snappy.parquet"
-    written.write_bytes(b"half")
+    written = left_behind(world, "rows", day=99)
     assert world.collect(100) == [0, 1]
     assert written.exists()
+
+
+def left_behind(world: World, table: str, day: float) -> Path:
+    """A whole file that no version has, written that day: its load died before the commit."""
+    path = world.tables / "m" / table / f"part-00000-{uuid4()}-c000.snappy.parquet"
+    pl.DataFrame({"id": [-1], "x": [-2]}).write_parquet(path)
+    return aged(path, day)
+
+
+def aged(path: Path, day: float) -> Path:
+    at = (START + timedelta(days=day)).timestamp()
+    os.utime(path, (at, at))
+    return path
+
+
+def test_what_loads_left_that_died_before_their_commit_goes_when_it_is_old(world: World) -> None:
+    for day in range(3):
+        world.load(day, quarantined=1 + day)
+        world.load(day, "plain")
+    rows, plain, apart = (left_behind(world, table, day=10) for table in ("rows", "plain", quarantine_of("rows")))
+    files = [aged(file, day=0) for file in world.tables.rglob("part-*") if file not in (rows, plain, apart)]
+    assert world.collect(10 + LEFT_FOR.days) == [0, 1]
+    assert all(file.exists() for file in (rows, plain, apart))
+    world.collect(10.1 + LEFT_FOR.days)
+    assert not any(file.exists() for file in (rows, plain, apart))
+    assert world.readable() == [2]
+    assert world.readable("plain") == [0, 1, 2]
+    assert sum(file.exists() for file in files) == len(files) - 2 * 2  # rows and their quarantine, of two versions
+
+
+def test_nothing_that_was_left_goes_while_a_run_may_load_the_table(world: World) -> None:
+    world.load(0, quarantined=1)
+    world.load(0, "plain")
+    world.hold("run")
+    rows, plain, apart = (left_behind(world, table, day=1) for table in ("rows", "plain", quarantine_of("rows")))
+    world.collect(100)
+    assert (rows.exists(), plain.exists(), apart.exists()) == (True, False, True)
+    world.over = {"run"}
+    world.collect(100)
+    assert not any(file.exists() for file in (rows, apart))
+
+
+def test_what_kill_9_leaves_of_a_load_is_collected(world: World) -> None:
+    world.load(0)
+    folder = world.tables / "m" / "rows"
+    before, left = set(folder.glob("part-*")), set[Path]()
+    load = subprocess.Popen([sys.executable, "-c", LARGE_LOAD, str(folder)])
+    deadline = time.monotonic() + 60
+    while not left and time.monotonic() < deadline:
+        left = set(folder.glob("part-*")) - before
+    load.kill()
+    load.wait()
+    left = set(folder.glob("part-*")) - before
+    assert left
+    assert DeltaTable(folder).version() == 0
+    for file in (*before, *left):
+        aged(file, day=1)
+    world.collect(100)
+    assert set(folder.glob("part-*")) == before
+    assert world.readable() == [0]
+
+
+def test_a_table_whose_log_has_lost_versions_keeps_every_file(world: World) -> None:
+    for day in range(3):
+        world.load(day)
+    files = [aged(file, day=0) for file in (world.tables / "m" / "rows").glob("part-*")]
+    (world.tables / "m" / "rows" / "_delta_log" / f"{2:020}.json").unlink()  # an older backup was put back
+    world.retention.collect("m", [], START + timedelta(days=100))
+    assert all(file.exists() for file in files)
 
 
 def test_files_that_cannot_be_deleted_are_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
-"""Collects old versions of datasets that nothing refers to: first in the records, then their files."""
+"""Collects what nothing refers to: old versions, first in the records, then their files; and what dead loads left."""
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,6 +16,9 @@ from relevo.errors import RelevoError
 from relevo.platform.state import State, Transaction
 
 logger = logging.getLogger(__name__)
+
+#: How old a file that no version has must be: no load runs so long, and one that runs holds its source anyway.
+LEFT_FOR = timedelta(days=7)
 
 #: A source and a version of it.
 Pin = tuple[str, int]
@@ -46,10 +50,11 @@ class Retention:
         self._is_over = is_over
 
     def collect(self, model: str, sources: Sequence[Source], now: datetime) -> list[DatasetVersion]:
-        """Collect what is due for a model, and give it. Idempotent; what a crash left half removed is finished.
+        """Collect what is due for a model, and give its versions. Idempotent; what a crash left undone is finished.
 
         A version stays in the records, marked ``collected_at``; from then on it is not read any more. Its files are
-        deleted after that, so that whoever finds a version in the records unmarked can read it.
+        deleted after that, so that whoever finds one in the records unmarked can read it. Files that belong to no
+        version, since their load died before its commit, go after ``LEFT_FOR``, unless a run may be loading the source.
 
         Args:
             model: Whose datasets.
@@ -67,6 +72,7 @@ class Retention:
             for version in collected:
                 store.update_collected(tx, version)
         self._remove_files(model, now)
+        self._remove_left(model, {hold.source for hold in held}, now)
         if collected:
             logger.info("collected %d old versions of the datasets of %s", len(collected), model)
         return collected
@@ -80,10 +86,7 @@ class Retention:
     def _remove_files(self, model: str, now: datetime) -> None:
         from relevo.datasets.tables import remove_versions  # delta-rs, which only this needs here
 
-        with self._state.read() as tx:
-            versions = store.versions(tx, model, None)
-        for source in dict.fromkeys(version.source for version in versions):
-            own = [version for version in versions if version.source == source]
+        for source, own in self._by_source(model).items():
             gone = [version for version in own if version.collected_at is not None]
             if all(version.removed_at is not None for version in gone):
                 continue
@@ -101,6 +104,36 @@ class Retention:
                 for version in gone:
                     if version.removed_at is None:
                         store.update_collected(tx, replace(version, removed_at=now))
+
+    def _remove_left(self, model: str, held: Collection[str], now: datetime) -> None:
+        """Delete what dead loads left in the model's tables, but for ``held`` sources: a run may be loading those.
+
+        A run that begins meanwhile writes files that are too young to go.
+        """
+        from relevo.datasets.tables import remove_left  # delta-rs, which only this needs here
+
+        for source, own in self._by_source(model).items():
+            if source in held:
+                continue
+            apart = (version.quarantine_version for version in own if version.quarantine_version is not None)
+            newest = {source: max(version.version for version in own), quarantine_of(source): max(apart, default=None)}
+            for table, last in newest.items():
+                if last is None:
+                    continue
+                try:
+                    files = remove_left(self._tables / model / table, last, now - LEFT_FOR)
+                except (RelevoError, OSError) as error:  # they stay until the next collection; other tables go on
+                    logger.warning("what dead loads left of %s/%s could not be removed: %s", model, table, error)
+                    continue
+                if files:
+                    logger.info("removed %d files of %s/%s that dead loads left", files, model, table)
+
+    def _by_source(self, model: str) -> dict[str, list[DatasetVersion]]:
+        found = defaultdict[str, list[DatasetVersion]](list)
+        with self._state.read() as tx:
+            for version in store.versions(tx, model, None):
+                found[version.source].append(version)
+        return found
 
 
 def due(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -133,15 +134,44 @@ def remove_versions(path: Path, removed: Collection[int]) -> None:
     """
     if not removed:
         return
-    try:
-        head = DeltaTable(path).version()
-        files = {number: set(DeltaTable(path, version=number).file_uris()) for number in range(head + 1)}
-    except DeltaError as error:
-        raise Unavailable(f"the table {path} cannot be read: {error}") from None
+    files = _files(path)
     kept = set[str]().union(*(found for number, found in files.items() if number not in removed))
     for number in removed:
         for file in files.get(number, set()) - kept:
             Path(file).unlink(missing_ok=True)
+
+
+def remove_left(path: Path, last: int, before: datetime) -> int:
+    """Delete the data files that no version has, as a load leaves them that dies before its commit; gives how many.
+
+    Args:
+        path: The table's folder.
+        last: The last recorded version. A log that ends before it has lost commits, and so says of no file whose it is.
+        before: Files that were written since then stay: their load may yet commit them.
+
+    Raises:
+        Unavailable: The table cannot be read, or its log ends before ``last``.
+    """
+    old = [file for file in path.glob("part-*.parquet*") if file.stat().st_mtime < before.timestamp()]
+    if not old:
+        return 0
+    files = _files(path)
+    if last not in files:
+        raise Unavailable(f"the table {path} ends before version {last}, which is recorded")
+    named = {Path(file).name for found in files.values() for file in found}
+    left = [file for file in old if file.name not in named]  # a half-written one has ``#1`` at its end
+    for file in left:
+        file.unlink(missing_ok=True)
+    return len(left)
+
+
+def _files(path: Path) -> dict[int, set[str]]:
+    """The data files of each version; those of removed versions are named, too."""
+    try:
+        head = DeltaTable(path).version()
+        return {number: set(DeltaTable(path, version=number).file_uris()) for number in range(head + 1)}
+    except DeltaError as error:
+        raise Unavailable(f"the table {path} cannot be read: {error}") from None
 
 
 def _foreign(path: Path, last: tuple[int, str] | None, what: str) -> Conflict:
