@@ -42,3 +42,9 @@ def visit(browser: Browser, address: str, token: str, **options: Any) -> Iterato
     yield page
     assert problems == []
     context.close()
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing of the page is wider than its window."""
+    too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    return bool(too_wide == 0)

@@ -10,19 +10,16 @@ from pathlib import Path
 
 import pytest
 from explored import explored
-from plane import control_plane, serving
+from plane import installation, serving
 from typing_commands import Terminal
 
 
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     """A terminal that is told where the control plane answers, and given a viewer's token."""
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("data"))
-    explored(services)
-    with serving(app) as address:
+    with installation(tmp_path_factory.mktemp("data"), explored) as (app, _, tokens), serving(app) as address:
         variables = {"RELEVO_URL": address, "RELEVO_TOKEN": tokens["vera"]}
         yield Terminal(tmp_path_factory.mktemp("here"), variables)
-    services.close()
 
 
 def datasets(terminal: Terminal, *arguments: str) -> str:

@@ -11,31 +11,36 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from explored import explored
-from plane import Plane, control_plane
+from plane import Plane, installation
+from playwright.sync_api import Browser
 from season import plant
+
+from browser import open_chromium
 
 
 @pytest.fixture(scope="session")
 def season(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A model with a past. Shared: tests read it, and change only what they say."""
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("season"))
-    plant(services)
-    yield app, services, tokens
-    services.close()
+    with installation(tmp_path_factory.mktemp("season"), plant) as plane:
+        yield plane
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """Two models with real datasets. Tests read them only."""
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("data"))
-    explored(services)
-    yield app, services, tokens
-    services.close()
+    with installation(tmp_path_factory.mktemp("data"), explored) as plane:
+        yield plane
 
 
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A new installation."""
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("bare"))
-    yield app, services, tokens
-    services.close()
+    with installation(tmp_path_factory.mktemp("bare")) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")  # while it runs, no other event loop can: it ends with its module
+def chromium() -> Iterator[Browser]:
+    """A browser."""
+    with open_chromium() as browser:
+        yield browser

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,16 @@ def control_plane(home: Path) -> Plane:
             tokens[name] = services.identity.create_token(tx, name, role, note="")
     app = build(services)
     return app, services, tokens
+
+
+@contextlib.contextmanager
+def installation(home: Path, plant: Callable[[Services], object] | None = None) -> Iterator[Plane]:
+    """``control_plane`` with what ``plant`` puts there, closed at the end."""
+    app, services, tokens = control_plane(home)
+    if plant is not None:
+        plant(services)
+    yield app, services, tokens
+    services.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plane import Browser, Plane, control_plane
+from page_rules import signed_in
+from plane import Browser, Plane, installation
 from season import MODEL, plant
 
 from relevo.registry.model import Stage
@@ -15,16 +16,8 @@ WAITING = "deliver-flight-delay-20130923T0000"
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """One season for the tests of this module, which go through its end in order."""
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("forms"))
-    plant(services)
-    yield app, services, tokens
-    services.close()
-
-
-def signed_in(plane: Plane, name: str) -> Browser:
-    browser = Browser(plane[0])
-    browser.sign_in(plane[2][name])
-    return browser
+    with installation(tmp_path_factory.mktemp("forms"), plant) as made:
+        yield made
 
 
 @pytest.mark.parametrize(

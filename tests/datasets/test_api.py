@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from explored import explored
 from history import SNAPSHOT
-from plane import Browser, Plane, control_plane
+from plane import Browser, Plane, installation
 
 from relevo.datasets.api import SANDBOX
 from relevo.identity.api import declared_permissions
@@ -16,10 +16,8 @@ from relevo.identity.api import declared_permissions
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    app, services, tokens = control_plane(tmp_path_factory.mktemp("data"))
-    explored(services)
-    yield app, services, tokens
-    services.close()
+    with installation(tmp_path_factory.mktemp("data"), explored) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
