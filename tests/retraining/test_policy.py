@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from release_world import CONTRACT
+from final_windows import final_window
+from release_world import BEGIN, CONTRACT
 
 from relevo.contract.model import Condition, Guards, Retrain
-from relevo.monitoring.model import Estimate, Window, WindowState
+from relevo.monitoring.model import Estimate, Window
 from relevo.retraining.policy import Champion, Verdict, judge_rule
 
-BEGIN = datetime(2013, 4, 1, tzinfo=UTC)
-WEEK, DAY = timedelta(days=7), timedelta(days=1)
+DAY = timedelta(days=1)
 CHAMPION = Champion(3, BEGIN, {"roc_auc": 0.80})
 DROP = Condition("performance_drop", 0.02)
 
@@ -23,30 +23,7 @@ def window(number: int, value: float | None = 0.80, *, half: float = 0.01, **cha
     """Week ``number`` (from 1): the champion's AUC with its interval, on 1,000 labelled rows."""
     ci = (None, None) if value is None else (value - half, value + half)
     estimate = Estimate(value, *ci, changes.pop("n", 1000))
-    version = changes.pop("version", 3)
-    found = Window(
-        endpoint="delay",
-        start=BEGIN + (number - 1) * WEEK,
-        end=BEGIN + number * WEEK,
-        revision=1,
-        state=WindowState.FINAL,
-        predictions=1000,
-        failed=0,
-        labels=1000,
-        no_outcome=0,
-        label_coverage=1.0,
-        label_mean=0.2,
-        version=version,
-        metrics={"roc_auc": estimate},
-        by_version={version: {"roc_auc": estimate}},
-        slices={},
-        reference={},
-        performance_drop=None,
-        is_drop_significant=False,
-        drift=(),
-        drift_share=0.0,
-        quality=(),
-    )
+    found = final_window("delay", number, estimate, version=changes.pop("version", 3))
     return replace(found, **changes)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from release_world import BEGIN, CONTRACT, MODEL, World
+from final_windows import final_window
+from release_world import CONTRACT, MODEL, World
 
 from relevo.contract.model import Condition, Guards, Retrain
 from relevo.errors import JobFailed
-from relevo.monitoring.model import Estimate, Window, WindowState
+from relevo.monitoring.model import Estimate, Window
 from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
 from relevo.platform.settings import Settings
@@ -25,7 +26,6 @@ from relevo.releases.model import ReleaseState
 from relevo.releases.workflow import Deliver
 from relevo.retraining.service import Retraining
 
-WEEK = timedelta(days=7)
 RULE = Retrain((Condition("performance_drop", 0.02),), (1, 1), Guards(cool_down=timedelta(days=14)))
 
 
@@ -68,29 +68,7 @@ class Scene:
     def final(self, number: int, auc: float = 0.5, revision: int = 1) -> Window:
         """Week ``number`` became final: the champion's AUC was that."""
         estimate = Estimate(auc, auc - 0.01, auc + 0.01, 1000)
-        window = Window(
-            endpoint=MODEL,
-            start=BEGIN + (number - 1) * WEEK,
-            end=BEGIN + number * WEEK,
-            revision=revision,
-            state=WindowState.FINAL,
-            predictions=1000,
-            failed=0,
-            labels=1000,
-            no_outcome=0,
-            label_coverage=1.0,
-            label_mean=0.2,
-            version=1,
-            metrics={"roc_auc": estimate},
-            by_version={1: {"roc_auc": estimate}},
-            slices={},
-            reference={},
-            performance_drop=None,
-            is_drop_significant=False,
-            drift=(),
-            drift_share=0.0,
-            quality=(),
-        )
+        window = final_window(MODEL, number, estimate, version=1, revision=revision)
         with self.world.state.transaction() as tx:
             self.monitoring.record(tx, window)
         self.world.advance(window.end + timedelta(hours=30))
