@@ -6,12 +6,15 @@ import os
 import re
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from typing_commands import Terminal
 
+from relevo.cli.client import CREDENTIALS, Credentials, credentials, save_credentials
 from relevo.cli.reference import reference
+from relevo.platform.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs/reference/cli.md"
 HEAVY = ("httpx", "pydantic", "sqlalchemy", "polars", "fastapi", "mlflow", "dbos", "pandas", "numpy", "yaml")
@@ -134,6 +137,23 @@ def test_up_refuses_an_online_store_of_another_kind(elsewhere: Terminal) -> None
     ports = ("--port", "18621", "--gateway-port", "18622")
     failed = elsewhere.relevo("up", *ports, RELEVO_ONLINE_URL="memcached://127.0.0.1")
     assert (failed.status, "got memcached://" in failed.err) == (2, True)
+
+
+def test_credentials_are_never_read_in_half(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home")
+    written = [Credentials("http://127.0.0.1:1", "http://127.0.0.1:2", str(number) * 5_000) for number in (1, 2)]
+    save_credentials(settings, written[0])
+
+    def write() -> None:
+        for number in range(500):
+            save_credentials(settings, written[number % 2])
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            assert credentials(settings) in written
+        writing.result()
+    assert [path.name for path in settings.root.iterdir()] == [CREDENTIALS]
 
 
 def test_credentials_that_were_spoilt_are_named(elsewhere: Terminal) -> None:

@@ -87,10 +87,11 @@ def _saved(path: Path) -> dict[str, str]:
 def save_credentials(settings: Settings, found: Credentials) -> Path:
     """Keep them for the commands of this user on this machine, readable by nobody else."""
     path = settings.folder() / CREDENTIALS
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    draft = path.with_suffix(f".{os.getpid()}")  # a command that waits for it must not read a half
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump({"url": found.url, "gateway": found.gateway, "token": found.token}, file)
-    return path
+    return draft.replace(path)
 
 
 def renew_addresses(settings: Settings, url: str, gateway: str) -> None:
