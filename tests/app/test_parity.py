@@ -124,10 +124,10 @@ def test_a_loader_that_fails_is_an_alert_and_not_only_a_line_in_a_log(
     relevo: Relevo, proved: Project, spoil: Callable[[str], None]
 ) -> None:
     spoil("closed")
-    now = relevo.event_at(proved.model)
-    body = {"at": (now + HOUR).isoformat()}
+    at = relevo.event_at(proved.model) + HOUR
     with pytest.raises(Exception, match="the scanner is off"):
-        relevo.admin.post(f"/api/models/{proved.model}/replay/advance", body)
+        relevo.admin.post(f"/api/models/{proved.model}/replay/advance", {"at": at.isoformat()})
+    eventually(lambda: relevo.event_at(proved.model) == at, "the gateway to follow")
     assert "the scanner is off" in (open_alert(relevo, proved, "features") or "")
     (proved.witness / "closed").rename(proved.witness / "opened")
     for _ in range(2):
