@@ -68,7 +68,7 @@ def test_the_schedule_collects_once_a_day(services: Services, monkeypatch: pytes
     seconds, collected = [1000.0], []
     monkeypatch.setattr("relevo.app.schedule.time.monotonic", lambda: seconds[0])
     schedule = Schedule(services)
-    monkeypatch.setattr(Services, "collect_datasets", lambda _: collected.append(seconds[0]))
+    monkeypatch.setattr(Services, "collect", lambda _: collected.append(seconds[0]))
     for now in (1000.0, 1001.0, 1000.0 + 86_399, 1000.0 + 86_400, 1000.0 + 86_401):
         seconds[0] = now
         schedule._collect()
@@ -76,4 +76,4 @@ def test_the_schedule_collects_once_a_day(services: Services, monkeypatch: pytes
 
 
 def test_collecting_without_any_model_does_nothing(services: Services) -> None:
-    services.collect_datasets()
+    services.collect()

@@ -9,8 +9,9 @@ import pytest
 from relevo.contract.service import ContractService
 from relevo.contract.upload import read_project
 from relevo.errors import JobFailed, NotFound
+from relevo.features.entries import encode_entry
 from relevo.features.online import OnlineStore
-from relevo.features.service import FeatureService
+from relevo.features.service import UNUSED_FOR, FeatureService
 from relevo.identity.model import Principal, Role
 from relevo.ledger.service import Ledger
 from relevo.platform.clock import EventClock
@@ -132,6 +133,27 @@ def test_a_revision_that_is_not_live_and_cannot_load_holds_up_no_live_one(contra
     assert row["trips_3h"] == 3
     with pytest.raises(JobFailed, match="the warehouse is closed"):
         features.materialise("delay", START + timedelta(hours=3), live_revisions={1, 2})
+
+
+def test_views_that_nothing_declares_any_more_are_deleted_after_a_week(contracts, features, tmp_path):
+    apply(contracts, tmp_path)
+    features.materialise("delay", START + timedelta(hours=1))
+    (old,) = features.fills("delay")
+    apply(contracts, tmp_path, window="9h")
+    features.materialise("delay", START + timedelta(hours=2), live_revisions={1})
+    assert len(features.fills("delay")) == 2
+    with closing(OnlineStore(tmp_path / "home" / "online.db")) as store:
+        entry = store.record("delay").filled[old].generation + encode_entry(("a",))
+        later = datetime.now(UTC) + UNUSED_FOR
+        assert features.collect("delay", {1}, later) == []  # a live version uses it
+        assert features.collect("delay", set(), later - timedelta(hours=1)) == []
+        assert store.entries([entry]) != [None]
+        assert features.collect("delay", set(), later + timedelta(hours=1)) == [old]
+        assert store.entries([entry]) == [None]
+    assert old not in features.fills("delay")
+    assert trips(features, tmp_path, 2) == 3
+    features.materialise("delay", START + timedelta(hours=3), live_revisions={1})  # a rollback fills it anew
+    assert old in features.fills("delay")
 
 
 def test_without_a_time_the_endpoint_s_own_event_time_counts(contracts, features, state, tmp_path):

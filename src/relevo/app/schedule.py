@@ -1,4 +1,4 @@
-"""What the control plane does by itself as wall time passes: features, windows that are due, old datasets."""
+"""What the control plane does by itself as time passes: features, windows that are due, what is no longer used."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Schedule:
                 self._collect()
             except Exception:
                 self.failures += 1
-                logger.exception("collecting old datasets failed (%d failures so far)", self.failures)
+                logger.exception("collecting what is no longer used failed (%d failures so far)", self.failures)
 
     def _collect(self) -> None:
         if time.monotonic() - self._collected >= COLLECT_EVERY_SECONDS:
             self._collected = time.monotonic()
-            self._services.collect_datasets()
+            self._services.collect()
 
     def _bring_up_to_date(self, endpoint: str) -> None:
         """Fill the features, and look at their freshness even when that fails: then it matters most."""

@@ -100,10 +100,16 @@ class Services:
         placed = [self.registry.version(model, each.version) for each in self.serving.placements(model)]
         return {int(str(version.facts["contract_revision"])) for version in placed}
 
-    def collect_datasets(self) -> None:
-        """Collect the old versions of every model's datasets that its contract does not keep and nothing refers to."""
+    def collect(self) -> None:
+        """Collect what every model leaves behind.
+
+        Those are old versions of datasets that its contract does not keep and nothing refers to, and features in the
+        online store that nothing declares any more.
+        """
         for model in self.contracts.models():
             self.retention.collect(model, self.contracts.current(model).contract.sources, utc_now())
+        for model in self.contracts.models():
+            self.features.collect(model, self.live_revisions(model), utc_now())
 
     def dataset_references(self, dataset: DatasetVersion) -> list[Reference]:
         """The versions of the model that were trained on this version of a dataset, the newest first."""

@@ -10,7 +10,7 @@ write, and one swap of the record makes the new generation the one that is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat
 from pathlib import Path
@@ -148,6 +148,10 @@ class OnlineStore:
         gone = list(record.retired)
         self.storage.drop(gone)
         return self.update(model, lambda now: now.replaced({}, dropped=gone))
+
+    def forget(self, model: str, views: Collection[str]) -> None:
+        """Delete what is kept of these views, by their ids. Entries that others share go when the last of them goes."""
+        self.drop_retired(model, self.update(model, lambda record: record.without(views)))
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,7 +7,7 @@ still what it was read as. Light to import.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -100,9 +100,17 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
         changed = {*filled, *(filling.views if filling else ())}
         still = [each for each in self.filling if changed.isdisjoint(each.views)]
         after = Record(FORMAT, self.filled | filled, [*still, *([filling] if filling else [])], [])
-        used = after.generations
+        return self._retiring(after, dropped)
+
+    def without(self, views: Collection[str]) -> Record:
+        """As if these views had never been filled. Generations that only they use are retired."""
+        filled = {view: each for view, each in self.filled.items() if view not in views}
+        return self._retiring(msgspec.structs.replace(self, filled=filled))
+
+    def _retiring(self, after: Record, dropped: Sequence[bytes] = ()) -> Record:
+        used = {*after.generations, *dropped}
         retired = dict.fromkeys(each for each in (*self.retired, *self.generations) if each not in used)
-        return msgspec.structs.replace(after, retired=[each for each in retired if each not in dropped])
+        return msgspec.structs.replace(after, retired=list(retired))
 
 
 _decode = msgspec.msgpack.Decoder(Record).decode

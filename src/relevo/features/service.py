@@ -62,6 +62,10 @@ class ViewFreshness:
         return f"{self.view.name}, {newest}" + ("" if limit is None else f", allowed age {format_duration(limit)}")
 
 
+#: How long a view that nothing declares any more is kept in the online store.
+UNUSED_FOR = timedelta(days=7)
+
+
 class FeatureService:
     """Views of models, and the child process of each model that materialises them. Thread-safe.
 
@@ -138,6 +142,29 @@ class FeatureService:
             return []
         fills, now = self.fills(model), self._clock.now(model)
         return [ViewFreshness(view, fills[key].newest_at, now) for key, view in views.items() if key in fills]
+
+    def collect(self, model: str, live_revisions: Collection[int], now: datetime) -> list[str]:
+        """Delete from the online store the views that nothing declares any more; gives their ids.
+
+        Those are views of no live revision and not of the current contract, which nobody has filled for a week: a
+        release that is under way, or is rolled back soon, finds its views where they were.
+
+        Args:
+            model: Whose views.
+            live_revisions: As in ``materialise``.
+            now: Wall time.
+        """
+        with self._locks[model], closing(OnlineStore(self._settings.online_store)) as online:
+            declared = [self._contracts.current(model), *(self._contracts.revision(model, n) for n in live_revisions)]
+            used = {view_id(model, view) for applied in declared for view in views_of(applied)}
+            old = [
+                view
+                for view, progress in online.progress_of(model).items()
+                if view not in used and now - progress.recorded_at > UNUSED_FOR
+            ]
+            if old:
+                online.forget(model, old)
+        return old
 
     def close(self) -> None:
         """End every child."""
