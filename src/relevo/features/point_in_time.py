@@ -29,7 +29,7 @@ from relevo.errors import Invalid, nearest
 from relevo.features.exact import ExactWindows
 from relevo.features.model import Aggregation, Feature, FeatureView
 from relevo.features.policy import check_views
-from relevo.features.rows import EVENT, KNOWN, columns_of, number_column, read_rows, value_column
+from relevo.features.rows import EVENT, KNOWN, columns_of, number_column, read_rows, unsorted_rows, value_column
 
 _ROW, _AT, _FROM, _KNOWN_BY = "__row", "__at", "__from", "__known_by"
 _COUNT = "__count"
@@ -66,13 +66,24 @@ def attach(
     asked = _asked(frame, views, at, as_of)
     found = []
     for view in views:  # one after the other: the rows of one view at a time are in memory
-        rows = _with_keys_of(schema, read_rows(view, declared[view.source], tables[view.source]), view).collect()
+        rows = _with_keys_of(schema, _rows(view, declared[view.source], tables[view.source]), view).collect()
         features = _features(asked, view, rows, is_behind=as_of is not None)
         if not features[_ROW].equals(asked[_ROW]):
             features = asked.select(_ROW).join(features, on=_ROW, how="left", maintain_order="left")
         found.append(features.drop(_ROW))
     together = pl.concat([asked.select(_ROW), *found], how="horizontal").sort(_ROW).drop(_ROW)
     return pl.concat([frame, together], how="horizontal").lazy()
+
+
+def _rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows of the view by known time.
+
+    Of rows known at once the newest event comes last where windows need that. The latest value does not, for what is
+    overtaken is left out of it, and a sort by both times takes more than twice as long.
+    """
+    if view.windows:
+        return read_rows(view, source, table)
+    return unsorted_rows(view, source, table).sort(KNOWN, maintain_order=True)
 
 
 def _asked(frame: pl.DataFrame, views: Sequence[FeatureView], at: str, as_of: str | None) -> pl.DataFrame:

@@ -38,10 +38,19 @@ def bound_column(column: str) -> str:
 
 
 def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.LazyFrame:
+    """What ``unsorted_rows`` gives, by known time, then event time; of rows equal in both, the last one wins.
+
+    Raises:
+        Invalid: A column is missing, or has a type that the feature cannot use.
+    """
+    by = [KNOWN, EVENT] if may_be_late(source) else [KNOWN]
+    return unsorted_rows(view, source, table).sort(by, maintain_order=True)
+
+
+def unsorted_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.LazyFrame:
     """Rows of ``table`` that can count for ``view``: entity key, ``KNOWN``, ``EVENT`` and the columns of its features.
 
-    Sorted by known time, then event time; rows equal in both stay in the order of the table, and the last one wins.
-    Rows without a key, or not known yet, are left out. NaN is null.
+    In the order of the table. Rows without a key, or not known yet, are left out. NaN is null.
 
     Raises:
         Invalid: A column is missing, or has a type that the feature cannot use.
@@ -55,16 +64,12 @@ def read_rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.Lazy
     always = time_literal(ALWAYS)
     event = source.event_time or source.known_time
     columns = [*_values(view, schema), *_numbers(view, schema), *_bounds(view, schema)]
-    return (
-        table.select(
-            *(pl.col(name) for name in view.entity.key),
-            (always if known is None else known.cast(TIME)).alias(KNOWN),
-            (always if event is None else pl.col(event).cast(TIME)).alias(EVENT),
-            *columns,
-        )
-        .drop_nulls([*view.entity.key, KNOWN, EVENT])
-        .sort([KNOWN, EVENT] if may_be_late(source) else [KNOWN], maintain_order=True)
-    )
+    return table.select(
+        *(pl.col(name) for name in view.entity.key),
+        (always if known is None else known.cast(TIME)).alias(KNOWN),
+        (always if event is None else pl.col(event).cast(TIME)).alias(EVENT),
+        *columns,
+    ).drop_nulls([*view.entity.key, KNOWN, EVENT])
 
 
 def with_derived(view: FeatureView, table: pl.LazyFrame) -> pl.LazyFrame:
