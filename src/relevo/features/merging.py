@@ -52,9 +52,8 @@ def merged(
     if not any(present):
         # Each view's items are encoded as they are made: lists of all would keep the garbage collector busy.
         encoded = [batches[place].all_encoded() if place in batches else {} for place in range(width)]
-        return [
-            (name, encode_entry([each.get(key) for each in encoded])) for name, key in zip(names, keys, strict=True)
-        ]
+        items = zip(*(map(each.get, keys) for each in encoded), strict=True)
+        return list(zip(names, map(encode_entry, items), strict=True))
     entries: dict[bytes, Entry] = {
         key: [None] * width if entry is None else entry for key, entry in zip(keys, present, strict=True)
     }
