@@ -203,19 +203,19 @@ def test_views_of_an_entity_that_are_filled_together_are_read_as_one_entry(store
     assert read == [1 + 1, 1 + 3]  # the record, and an entry for each entity
 
 
-@pytest.mark.parametrize("part_rows", [2, 1000])
-def test_views_of_an_entity_may_know_different_ones(store, part_rows):
-    planes = Source("planes", "m:planes", ("tailnum",))
-    pilots = Source("pilots", "m:pilots", ("tailnum",))
-    _team.seats = 200
-    _team.pilots = lambda: pl.DataFrame({"tailnum": ["n0", "n2", "n3"], "pilot": ["x", "y", None]})
-    entity = Entity("plane", key="tailnum")
+@pytest.mark.parametrize(("part_rows", "key"), [(2, "tailnum"), (2, "part"), (2, "rows"), (1000, "tailnum")])
+def test_views_of_an_entity_may_know_different_ones(store, part_rows, key):
+    planes = Source("planes", "m:cabins", (key,))
+    pilots = Source("pilots", "m:pilots", (key,))
+    _team.cabins = lambda: pl.DataFrame({key: ["n1", "n2"], "seats": [100, 200]})
+    _team.pilots = lambda: pl.DataFrame({key: ["n0", "n2", "n3"], "pilot": ["x", "y", None]})
+    entity = Entity("plane", key=key)
     views = [
         FeatureView("planes", entity=entity, source="planes", features={"seats": latest("seats")}),
         FeatureView("pilots", entity=entity, source="pilots", features={"pilot": latest("pilot")}),
     ]
     materialiser(store, views=views, sources=[planes, pilots], part_rows=part_rows).materialise(hours(1))
-    asked = [{"tailnum": f"n{number}", "at": hours(0)} for number in range(5)]
+    asked = [{key: f"n{number}", "at": hours(0)} for number in range(5)]
     found = store.find("delay", views, asked, [hours(0)] * 5)
     assert [tuple(row.values()) for row in found.rows] == [
         (None, "x"), (100, None), (200, "y"), (None, None), (None, None)

@@ -72,7 +72,7 @@ class ExactWindows:
                 taken = pl.Series(places, dtype=pl.Int64)
                 return values.gather(taken.set(taken < 0, None)).alias(feature.name)
             case other:
-                raise NotImplementedError(f"{other} is not a feature of a window's own rows")
+                raise AssertionError(f"{other} is not a feature of a window's own rows")
         return pl.Series(feature.name, found, nan_to_null=True)
 
     def _until(self, moments: pl.DataFrame, at: str) -> pl.DataFrame:

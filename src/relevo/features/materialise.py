@@ -30,6 +30,9 @@ from relevo.features.rows import KNOWN, content_of, read_rows
 #: Rows that are made into entries at once; more are filled in part by part.
 PART_ROWS = 250_000
 
+#: Beside key columns, which may have any other name.
+_ROWS, _PART = "__rows", "__part"
+
 
 @dataclass(frozen=True, slots=True)
 class Materialised:
@@ -253,15 +256,15 @@ class Materialiser:
 
 def _bounds(rows_of: Sequence[pl.DataFrame], key: list[str], part_rows: int) -> list[list[int]]:
     """Where the parts of each frame, sorted by key, begin and end: all rows of an entity are in one part."""
-    counts = [rows.group_by(key, maintain_order=True).len("rows") for rows in rows_of]
-    entities = pl.concat(counts, how="vertical_relaxed").group_by(key).agg(pl.col("rows").sum()).sort(key)
-    before = pl.col("rows").cum_sum() - pl.col("rows")
-    entities = entities.select(*key, part=before // part_rows)
-    last = int(entities["part"].to_numpy()[-1])
+    counts = [rows.group_by(key, maintain_order=True).len(_ROWS) for rows in rows_of]
+    entities = pl.concat(counts, how="vertical_relaxed").group_by(key).agg(pl.col(_ROWS).sum()).sort(key)
+    before = pl.col(_ROWS).cum_sum() - pl.col(_ROWS)
+    entities = entities.select(*key, (before // part_rows).alias(_PART))
+    last = int(entities[_PART].to_numpy()[-1])
     bounds = []
     for own in counts:
         placed = own.cast({name: entities.schema[name] for name in key}).join(entities, on=key, maintain_order="left")
-        ends = placed["rows"].cum_sum().to_numpy()
-        firsts = np.searchsorted(placed["part"].to_numpy(), np.arange(last + 2))
+        ends = placed[_ROWS].cum_sum().to_numpy()
+        firsts = np.searchsorted(placed[_PART].to_numpy(), np.arange(last + 2))
         bounds.append([int(ends[first - 1]) if first else 0 for first in firsts])
     return [list(each) for each in zip(*bounds, strict=True)]

@@ -67,7 +67,10 @@ def open_storage(place: Path | str, patience_seconds: float = PATIENCE_SECONDS) 
         return RedisStorage(str(place), patience_seconds)
     if isinstance(place, str) and "://" in place:
         scheme = place.split("://")[0]
-        raise Invalid(f"the online store is at redis://, rediss:// or unix://, or in a SQLite file, got {scheme}://")
+        raise Invalid(
+            f"RELEVO_ONLINE_URL must begin with redis://, rediss:// or unix://, got {scheme}://",
+            hint="Without it, the online store is a SQLite file in the home folder.",
+        )
     from relevo.features.sqlite_storage import SqliteStorage
 
     return SqliteStorage(Path(place), patience_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 PATIENCE_SECONDS = 30.0
@@ -17,6 +18,13 @@ def create(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
+
+
+def prepare(path: Path) -> None:
+    """Make the file, in WAL mode, for a library that opens it and leaves its mode as it is."""
+    create(path)
+    with closing(sqlite3.connect(path, timeout=PATIENCE_SECONDS)) as connection:
+        write_ahead(connection)
 
 
 def write_ahead(connection: sqlite3.Connection, patience_seconds: float = PATIENCE_SECONDS) -> None:

@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import json
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -128,7 +127,8 @@ class Workflows:
 
     def launch(self) -> None:
         """Open the database, and take up the unfinished runs of this executor within a second. Blocks about 0.5 s."""
-        _prepare_database(self._url)
+        if self._url.startswith("sqlite"):
+            sqlite.prepare(Path(sa.make_url(self._url).database or ""))
         _route_logs()
         DBOS(config=self._config())  # type: ignore[arg-type]
         self._registered = {name: self._durable(name, function) for name, function in self._functions.items()}
@@ -379,17 +379,6 @@ async def _cancel_all() -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=5)
-
-
-def _prepare_database(url: str) -> None:
-    """DBOS leaves SQLite's journal mode as it is, so WAL is set before it opens the file."""
-    if not url.startswith("sqlite"):
-        return
-    path = Path(sa.make_url(url).database or "")
-    sqlite.create(path)
-    with sqlite3.connect(path) as connection:
-        sqlite.write_ahead(connection)
-    connection.close()
 
 
 def _route_logs() -> None:
