@@ -19,10 +19,10 @@ from relevo.predictions import frames
 from relevo.registry.bundles import store_bundle, write_bundle
 from relevo.registry.keys import load_signing_key
 from relevo.runtimes.compilation import compile_model
-from relevo.serving.model import Arm
+from relevo.serving.model import Arm, EndpointSettings, LogMode
 from relevo.serving.service import Serving
 
-LOGS = ("buffered", "durable")
+LOGS: tuple[LogMode, ...] = ("buffered", "durable")
 
 
 class Home:
@@ -59,7 +59,7 @@ class Home:
                 views=model.views,
             )
             with self.state.transaction() as tx:
-                self.serving.ensure_endpoint(tx, name, log)
+                self.serving.ensure_endpoint(tx, name, EndpointSettings(log=log))
                 self.serving.place(tx, name, 1, store_bundle(folder, manifest, objects, key))
                 self.serving.set_route(
                     tx, name, [Arm(1, 100)], reason="bench", set_by="bench", effective_event_at=flights.THROUGH

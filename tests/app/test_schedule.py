@@ -34,7 +34,7 @@ def test_a_dead_loader_is_an_alert_and_windows_are_judged_all_the_same(
     project.change("parcels/sources.py", "    hours = np.arange", "    raise OSError('gone')\n    hours = np.arange")
     services.contracts.apply(read_project(project.folder), Principal("maya", Role.ENGINEER))
     with services.state.transaction() as tx:
-        services.serving.ensure_endpoint(tx, "unloaded", "durable")
+        services.serving.ensure_endpoint(tx, "unloaded")
     schedule = Schedule(services)
     schedule._look("unloaded")  # raises nothing: the look goes on to the windows
     assert schedule.failures == 1

@@ -43,7 +43,7 @@ def explored(services: Services) -> None:
         applied = AppliedContract(model, 1, parse_contract(text), text, SNAPSHOT, {}, "8f3c2a91d04b77e1", "maya")
         with state.transaction() as tx:
             contract_store.insert(tx, replace(applied, applied_at=BEGIN))
-            services.serving.ensure_endpoint(tx, model, "durable")
+            services.serving.ensure_endpoint(tx, model)
     plant(state, tables)
     record(state, tables, "turnaround", "weather", weather(3), run="deliver-turnaround-r1", at=BEGIN)
     for number, (stage, datasets) in enumerate(TRAINED, start=1):

@@ -119,7 +119,7 @@ def _apply(services: Services) -> None:
     with services.state.transaction() as tx:
         contract_store.insert(tx, replace(applied, applied_at=utc_now()))
         services.clock.start_replay(tx, MODEL, BEGIN)
-        services.serving.ensure_endpoint(tx, MODEL, "durable")
+        services.serving.ensure_endpoint(tx, MODEL)
 
 
 def _features(services: Services) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -11,7 +13,10 @@ from alembic.migration import MigrationContext
 import relevo.app.services  # noqa: F401  # imports every table
 from relevo.app.installation import configuration, current_revision, migrate, newest_revision
 from relevo.datasets.service import Datasets
+from relevo.platform.settings import Settings
 from relevo.platform.state import State, metadata
+from relevo.serving.model import EndpointSettings
+from relevo.serving.service import Serving
 
 
 def _differences(state: State) -> list[object]:
@@ -60,3 +65,15 @@ def test_a_dataset_version_of_the_first_tables_is_kept(empty_state: State) -> No
     (kept,) = Datasets(empty_state).versions("delay")
     assert (kept.version, kept.rows, kept.columns) == (3, 7, {"id": "String"})
     assert (kept.checks, kept.changes, kept.mode, kept.quarantined, kept.collected_at) == ((), (), "full", 0, None)
+
+
+def test_an_endpoint_of_the_first_tables_keeps_how_it_logs(empty_state: State, tmp_path: Path) -> None:
+    with empty_state.transaction() as tx:
+        command.upgrade(configuration(tx), "0003")
+        tx.exec_driver_sql(
+            "INSERT INTO endpoints (name, number, log, created_at) "
+            "VALUES ('delay', 1, 'buffered', '2026-01-01 00:00:00')"
+        )
+        migrate(tx)
+    kept = Serving(empty_state, Settings(home=tmp_path)).endpoint("delay")
+    assert (kept.number, kept.settings) == (1, EndpointSettings(log="buffered"))

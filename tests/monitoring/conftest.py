@@ -145,7 +145,7 @@ class World:
         self._written = 0
         self._revision = 0
         with state.transaction() as tx:
-            self.serving.ensure_endpoint(tx, ENDPOINT, "durable")
+            self.serving.ensure_endpoint(tx, ENDPOINT)
             self.serving.place(tx, ENDPOINT, 1, "b" * 64)
             self.clock.start_replay(tx, ENDPOINT, BEGIN)
         self.apply(CONTRACT)

@@ -170,7 +170,7 @@ class World:
         self.releases.await_approval(f"r{version}")
         self.releases.decide(f"r{version}", RUTH, approved=True, reason="fine")
         with self.state.transaction() as tx:
-            self.serving.ensure_endpoint(tx, MODEL, "durable")
+            self.serving.ensure_endpoint(tx, MODEL)
             self.serving.place(tx, MODEL, version, self.registry.version(MODEL, version, tx).bundle)
         self.beat()
         self.releases.load(f"r{version}")

@@ -306,7 +306,7 @@ def test_a_version_that_a_worker_cannot_load_does_not_go_on(world: World) -> Non
     world.judge(1)
     world.releases.await_approval("r1")
     with world.state.transaction() as tx:
-        world.serving.ensure_endpoint(tx, MODEL, "durable")
+        world.serving.ensure_endpoint(tx, MODEL)
         world.serving.place(tx, MODEL, 1, world.registry.version(MODEL, 1, tx).bundle)
     world.loaded[1] = "failed: the probe differs"
     world.beat()

@@ -33,7 +33,7 @@ from relevo.registry.keys import load_signing_key
 from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Link, Number, Table
 from relevo.runtimes.loading import PROBE_FILE, Probe
 from relevo.runtimes.model import Column, ColumnType, Signature
-from relevo.serving.model import Arm, Counters
+from relevo.serving.model import Arm, Counters, EndpointSettings, LogMode
 from relevo.serving.service import Serving
 
 ENDPOINT = "flight-delay"
@@ -128,9 +128,9 @@ class Home:
             self.identity.create_principal(tx, name, role)
             return self.identity.create_token(tx, name, role, note="test")
 
-    def endpoint(self, log: str) -> None:
+    def endpoint(self, log: LogMode = "durable", **settings: Any) -> None:
         with self.state.transaction() as tx:
-            self.serving.ensure_endpoint(tx, ENDPOINT, log)  # type: ignore[arg-type]
+            self.serving.ensure_endpoint(tx, ENDPOINT, EndpointSettings(log=log, **settings))
 
     def place(self, version: int, **model: Any) -> str:
         bundle = self.seal(version, **model)

@@ -12,7 +12,7 @@ from relevo.errors import Conflict, Invalid, NotFound, Unavailable
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 from relevo.serving import heartbeats
-from relevo.serving.model import Arm, Counters, Heartbeat, LabelCounters, Route
+from relevo.serving.model import Arm, Counters, EndpointSettings, Heartbeat, LabelCounters, Route
 from relevo.serving.service import Serving
 
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ def serving(state: State, tmp_path: Path) -> Serving:
 @pytest.fixture
 def placed(state: State, serving: Serving) -> Serving:
     with state.transaction() as tx:
-        serving.ensure_endpoint(tx, "flight-delay", "durable")
+        serving.ensure_endpoint(tx, "flight-delay")
         for version in (1, 2, 3):
             serving.place(tx, "flight-delay", version, f"bundle-{version}")
     return serving
@@ -39,13 +39,13 @@ def route(state: State, serving: Serving, *arms: Arm, at: datetime = NOW, once: 
         )
 
 
-def test_endpoints_keep_their_numbers_and_take_a_new_log_mode(state: State, serving: Serving) -> None:
+def test_endpoints_keep_their_numbers_and_take_new_settings(state: State, serving: Serving) -> None:
     with state.transaction() as tx:
-        first = serving.ensure_endpoint(tx, "flight-delay", "durable")
-        second = serving.ensure_endpoint(tx, "churn", "buffered")
-        again = serving.ensure_endpoint(tx, "flight-delay", "buffered")
+        first = serving.ensure_endpoint(tx, "flight-delay")
+        second = serving.ensure_endpoint(tx, "churn", EndpointSettings(log="buffered"))
+        again = serving.ensure_endpoint(tx, "flight-delay", EndpointSettings(log="buffered"))
     assert (first.number, second.number, again.number) == (1, 2, 1)
-    assert serving.endpoint("flight-delay").log == "buffered"
+    assert serving.endpoint("flight-delay").settings.log == "buffered"
     assert [endpoint.name for endpoint in serving.endpoints()] == ["churn", "flight-delay"]
 
 

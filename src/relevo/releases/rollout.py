@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from relevo.contract.model import Contract
 from relevo.errors import Conflict
 from relevo.identity.model import RELEVO, Principal
 from relevo.platform.state import Transaction
@@ -11,7 +12,8 @@ from relevo.registry.model import Stage
 from relevo.registry.service import Registry
 from relevo.releases import policy
 from relevo.releases.model import Release, ReleaseState
-from relevo.serving.model import Arm, LogMode, Route
+from relevo.serving.model import Arm, Route
+from relevo.serving.policy import settings_of
 from relevo.serving.service import Serving
 
 LOAD_WITHIN_SECONDS = 120.0
@@ -33,9 +35,9 @@ class Rollout:
         """The version that a roll-back would bring back."""
         return policy.previous_champion(self._champions(model))
 
-    def place(self, tx: Transaction, model: str, version: int, log: LogMode) -> None:
-        """Ask the gateway to load a version."""
-        self._serving.ensure_endpoint(tx, model, log)
+    def place(self, tx: Transaction, model: str, version: int, contract: Contract) -> None:
+        """Ask the gateway to load a version, and to treat the endpoint's requests as the contract says."""
+        self._serving.ensure_endpoint(tx, model, settings_of(contract))
         self._serving.place(tx, model, version, self._registry.version(model, version, tx).bundle)
 
     def await_loaded(self, model: str, version: int) -> None:

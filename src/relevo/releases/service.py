@@ -199,7 +199,7 @@ class Releases:
         with self._state.transaction() as tx:
             release = self._locked(tx, release_id)
             self._check_champion(tx, release)
-            self._rollout.place(tx, release.model, required_version(release), self._contract(release).log)
+            self._rollout.place(tx, release.model, required_version(release), self._contract(release))
         self._rollout.await_loaded(release.model, required_version(release))
 
     def shift(self, release_id: str, percent: int) -> dict[str, object]:
@@ -287,7 +287,7 @@ class Releases:
         if seen is None or previous is None:
             raise Conflict(f"{model} has no previous champion to go back to.", hint=f"See relevo history {model}.")
         with self._state.transaction() as tx:
-            self._rollout.place(tx, model, previous, self._contracts.current(model, tx).contract.log)
+            self._rollout.place(tx, model, previous, self._contracts.current(model, tx).contract)
         self._rollout.await_loaded(model, previous)
         with self._state.transaction() as tx:
             under_way = store.open_release(tx, model, lock=True)

@@ -261,7 +261,7 @@ def _description(endpoint: LiveEndpoint) -> dict[str, Any]:
     route = endpoint.route
     return {
         "endpoint": endpoint.name,
-        "log": "durable" if endpoint.is_durable else "buffered",
+        "log": endpoint.settings.log,
         "event_at": endpoint.now(),
         "is_replay": endpoint.replayed_at is not None,
         "signature": None if champion is None else to_json(champion.signature),

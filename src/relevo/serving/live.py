@@ -26,7 +26,7 @@ class LiveEndpoint:
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.name
         self.number = endpoint.number
-        self.is_durable = endpoint.log == "durable"
+        self.settings = endpoint.settings
         self.replayed_at: datetime | None = None
         self.versions: dict[int, LoadedVersion] = {}
         self.states: dict[int, str] = {}
@@ -36,6 +36,11 @@ class LiveEndpoint:
         self._arms: tuple[LoadedVersion, ...] = ()
         self._bounds: tuple[float, ...] = ()
         self._position = random.random()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether an answer waits until it is on the disk."""
+        return self.settings.log == "durable"
 
     def now(self) -> datetime:
         """Event time, as far as this worker has read it."""
@@ -143,7 +148,7 @@ class LiveEndpoints:
             live = self._endpoints.get(endpoint.name)
             if live is None:
                 live = self._endpoints[endpoint.name] = LiveEndpoint(endpoint)
-            live.is_durable = endpoint.log == "durable"
+            live.settings = endpoint.settings
             live.replayed_at = snapshot.replays.get(endpoint.name)
         missing = self._place(snapshot.placements)
         for live in self._endpoints.values():

@@ -16,12 +16,19 @@ LATENCY_EDGES_MS: tuple[float, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """How every gateway worker treats an endpoint's requests, as the contract of the live version says."""
+
+    log: LogMode = "durable"
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A name that applications call. ``number`` is its part of a prediction id."""
 
     name: str
     number: int
-    log: LogMode
+    settings: EndpointSettings = EndpointSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+from relevo.contract.model import Contract
 from relevo.errors import Invalid
-from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, LabelCounters
+from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointSettings, LabelCounters
 
 #: The fractional part of the golden ratio: its multiples fill [0, 1) as evenly as any sequence can.
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def settings_of(contract: Contract) -> EndpointSettings:
+    """What the contract says of serving."""
+    return EndpointSettings(log=contract.log)
 
 
 def checked_arms(arms: Iterable[Arm]) -> tuple[Arm, ...]:

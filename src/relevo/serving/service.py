@@ -11,7 +11,7 @@ from relevo.identity.model import Principal
 from relevo.platform.settings import Settings
 from relevo.platform.state import State, Transaction
 from relevo.serving import heartbeats, policy, store
-from relevo.serving.model import Arm, Counters, Endpoint, Heartbeat, LabelCounters, LogMode, Placement, Route
+from relevo.serving.model import Arm, Counters, Endpoint, EndpointSettings, Heartbeat, LabelCounters, Placement, Route
 
 
 class Serving:
@@ -26,14 +26,15 @@ class Serving:
         self._state = state
         self._reports = settings.folder("gateway")
 
-    def ensure_endpoint(self, tx: Transaction, name: str, log: LogMode) -> Endpoint:
-        """The endpoint of that name, made when it is not there, logging as ``log`` says. Idempotent."""
+    def ensure_endpoint(self, tx: Transaction, name: str, settings: EndpointSettings | None = None) -> Endpoint:
+        """The endpoint of that name, made when it is not there, with these settings. Idempotent."""
+        settings = settings or EndpointSettings()
         found = store.find_endpoint(tx, name)
         if found is None:
-            return store.add_endpoint(tx, name, log, datetime.now(UTC))
-        if found.log != log:
-            store.set_log(tx, name, log)
-        return Endpoint(found.name, found.number, log)
+            return store.add_endpoint(tx, name, settings, datetime.now(UTC))
+        if found.settings != settings:
+            store.set_settings(tx, name, settings)
+        return Endpoint(found.name, found.number, settings)
 
     def endpoint(self, name: str) -> Endpoint:
         """The endpoint of that name.

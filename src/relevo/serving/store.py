@@ -8,15 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from relevo.platform.encoding import parse, to_json
 from relevo.platform.state import Transaction, UtcDateTime, metadata
-from relevo.serving.model import Arm, Endpoint, LogMode, Placement, Route
+from relevo.serving.model import Arm, Endpoint, EndpointSettings, Placement, Route
 
 endpoints = sa.Table(
     "endpoints",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("number", sa.Integer, nullable=False, unique=True),
-    sa.Column("log", sa.Text, nullable=False),
+    sa.Column("settings", sa.JSON, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -48,25 +49,25 @@ placements = sa.Table(
 def find_endpoint(tx: Transaction, name: str) -> Endpoint | None:
     """The endpoint of that name."""
     row = tx.execute(sa.select(endpoints).where(endpoints.c.name == name)).one_or_none()
-    return None if row is None else Endpoint(row.name, row.number, row.log)
+    return None if row is None else _endpoint(row)
 
 
 def all_endpoints(tx: Transaction) -> list[Endpoint]:
     """Every endpoint, by name."""
     rows = tx.execute(sa.select(endpoints).order_by(endpoints.c.name))
-    return [Endpoint(row.name, row.number, row.log) for row in rows]
+    return [_endpoint(row) for row in rows]
 
 
-def add_endpoint(tx: Transaction, name: str, log: LogMode, created_at: datetime) -> Endpoint:
+def add_endpoint(tx: Transaction, name: str, settings: EndpointSettings, created_at: datetime) -> Endpoint:
     """A new endpoint with the next number."""
     number = (tx.execute(sa.select(sa.func.max(endpoints.c.number))).scalar() or 0) + 1
-    tx.execute(sa.insert(endpoints).values(name=name, number=number, log=log, created_at=created_at))
-    return Endpoint(name, number, log)
+    tx.execute(sa.insert(endpoints).values(name=name, number=number, settings=to_json(settings), created_at=created_at))
+    return Endpoint(name, number, settings)
 
 
-def set_log(tx: Transaction, name: str, log: LogMode) -> None:
-    """Change how the endpoint logs."""
-    tx.execute(sa.update(endpoints).where(endpoints.c.name == name).values(log=log))
+def set_settings(tx: Transaction, name: str, settings: EndpointSettings) -> None:
+    """Change how the gateway treats the endpoint's requests."""
+    tx.execute(sa.update(endpoints).where(endpoints.c.name == name).values(settings=to_json(settings)))
 
 
 def lock_endpoint(tx: Transaction, name: str) -> None:
@@ -164,6 +165,10 @@ def data_version(tx: Transaction) -> int | None:
     if tx.dialect.name != "sqlite":
         return None
     return int(tx.exec_driver_sql("PRAGMA data_version").scalar_one())
+
+
+def _endpoint(row: sa.Row[Any]) -> Endpoint:
+    return Endpoint(row.name, row.number, parse(EndpointSettings, row.settings))
 
 
 def _route(row: sa.Row[Any]) -> Route:
