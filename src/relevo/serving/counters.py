@@ -66,7 +66,10 @@ class Tallies:
 
     def of(self, endpoint: str, version: int) -> Tally:
         """The tally of that version; made on the first call."""
-        return self._versions.setdefault(endpoint, {}).setdefault(version, Tally())
+        versions = self._versions.setdefault(endpoint, {})
+        if version not in versions:
+            versions[version] = Tally()
+        return versions[version]
 
     def add_labels(self, endpoint: str, counts: LabelCounters) -> None:
         """Count what a labels request brought."""

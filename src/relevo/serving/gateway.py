@@ -8,11 +8,9 @@ would cost more than the prediction.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -29,7 +27,9 @@ from relevo.errors import (
 )
 from relevo.identity.model import Permission, Principal
 from relevo.platform.encoding import to_json
+from relevo.runtimes.exchange import MlflowJson, Question, Reply
 from relevo.serving import metrics
+from relevo.serving.callers import Callers
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
@@ -41,7 +41,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_JSON = b"application/json"
 _CLOSE = (b"connection", b"close")
 _RETRY = (b"retry-after", b"1")
 _encode = msgspec.json.Encoder().encode
@@ -72,6 +71,20 @@ class TooSlow(RelevoError):
     http_status = 408
 
 
+class Call(msgspec.Struct, frozen=True):
+    """One request to a route: who asks, for which endpoint, with which headers and body to come."""
+
+    principal: Principal
+    name: str
+    headers: dict[bytes, bytes]
+    receive: Receive
+
+
+#: What a route needs of the caller: any one of these.
+_Permissions = tuple[Permission, ...]
+_Handler = Callable[[Call], Awaitable[Reply]]
+
+
 class Gateway:
     """The application. Belongs to the event loop.
 
@@ -85,7 +98,6 @@ class Gateway:
         limits: Past these, requests are refused.
 
     Attributes:
-        tokens: The accepted tokens as last read.
         is_draining: Whether connections are to be closed after their answer.
     """
 
@@ -103,108 +115,95 @@ class Gateway:
         self._endpoints = endpoints
         self._invocations = invocations
         self._labelling = labelling
-        self._read_tokens = read_tokens
+        self._callers = Callers(read_tokens)
         self._read_metrics = read_metrics
         self._limits = limits
         self._in_flight = 0
-        self.tokens: Tokens = {}
+        self._actions: dict[str, tuple[str, _Permissions, _Handler]] = {
+            "invocations": ("POST", (Permission.PREDICT,), self._invoke),
+            "labels": ("POST", (Permission.LABEL,), self._label),
+            "": ("GET", (Permission.READ, Permission.PREDICT), self._describe),
+        }
         self.is_draining = False
+
+    def accept(self, tokens: Tokens) -> None:
+        """Take over the accepted tokens as they were just read."""
+        self._callers.accept(tokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"expected an HTTP request, got {scope['type']}")
         self._in_flight += 1
-        status, content_type = 200, _JSON
-        extra: Sequence[tuple[bytes, bytes]] = ()
         try:
             if self._in_flight > self._limits.in_flight:
                 raise Overloaded(f"{self._limits.in_flight:,} requests are in flight; try again later.")
-            status, content_type, body = await self._answer(scope, receive)
+            reply = await self._reply(scope, receive)
         except RelevoError as error:
-            status, body = error.http_status, _encode(error.as_json())
-            extra = _headers(error)
+            reply = _refusal(error)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            status, body = 500, _encode(RelevoError("The gateway failed on this request; its log says why.").as_json())
+            reply = _refusal(RelevoError("The gateway failed on this request; its log says why."))
         finally:
             self._in_flight -= 1
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *extra]
+        body = reply.body
+        headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *reply.headers]
         if self.is_draining:
             headers.append(_CLOSE)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         path: str = scope["path"]
         if path == "/health":
             return self._health()
-        authorization = version = length = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"x-relevo-version":
-                version = value
-        principal = self._principal(authorization) or await self._principal_after_reading(authorization)
-        if not path.startswith("/endpoints/"):
-            if path != "/metrics":
-                raise NotFound(f"There is nothing at {path[:200]}.", hint=f"The gateway has {_ROUTES}.")
-            _require_method(scope, "GET")
-            _require(principal, Permission.READ)
-            return 200, metrics.CONTENT_TYPE, await self._read_metrics()
-        name, _, action = path[11:].partition("/")
-        if action == "invocations":
-            _require_method(scope, "POST")
-            _require(principal, Permission.PREDICT)
-            addressed = None if version is None else _addressed(principal, version)
-            endpoint = self._endpoints.find(name)
-            content = await self._body(receive, length)
-            return 200, _JSON, await self._invocations.answer(endpoint, content, addressed)
-        if action == "labels":
-            _require_method(scope, "POST")
-            _require(principal, Permission.LABEL)
-            endpoint = self._endpoints.find(name)
-            status, answer = await self._labelling.record(endpoint, await self._body(receive, length))
-            return status, _JSON, answer
-        if action:
+        headers = dict(scope["headers"])
+        authorization = headers.get(b"authorization")
+        principal = self._callers.find(authorization) or await self._callers.find_after_reading(authorization)
+        name = action = ""
+        if path.startswith("/endpoints/"):
+            name, _, action = path[11:].partition("/")
+        found = self._actions.get(action) if name else ("GET", (Permission.READ,), self._metrics)
+        if found is None or not (name or path == "/metrics"):
             raise NotFound(f"There is nothing at {path[:200]}.", hint=f"The gateway has {_ROUTES}.")
-        _require_method(scope, "GET")
-        if not principal.may(Permission.READ):
-            _require(principal, Permission.PREDICT)
-        return 200, _JSON, _encode(_description(self._endpoints.find(name)))
+        method, permissions, handle = found
+        if scope["method"] != method:
+            raise WrongMethod(f"{path[:200]} takes {method}, got {scope['method']}.")
+        _require(principal, *permissions)
+        return await handle(Call(principal, name, headers, receive))
 
-    def _health(self) -> tuple[int, bytes, bytes]:
+    async def _invoke(self, call: Call) -> Reply:
+        version = call.headers.get(b"x-relevo-version")
+        addressed = None if version is None else _addressed(call.principal, version)
+        endpoint = self._endpoints.find(call.name)
+        question = Question(await self._body(call))
+        return await self._invocations.answer(endpoint, MlflowJson, question, addressed)
+
+    async def _label(self, call: Call) -> Reply:
+        endpoint = self._endpoints.find(call.name)
+        status, answer = await self._labelling.record(endpoint, await self._body(call))
+        return Reply(answer, status=status)
+
+    async def _describe(self, call: Call) -> Reply:
+        return Reply(_encode(_description(self._endpoints.find(call.name))))
+
+    async def _metrics(self, call: Call) -> Reply:
+        return Reply(await self._read_metrics(), metrics.CONTENT_TYPE)
+
+    def _health(self) -> Reply:
         status = "draining" if self.is_draining else "ok"
-        return 503 if self.is_draining else 200, _JSON, _encode({"status": status, "worker": self._worker})
+        body = _encode({"status": status, "worker": self._worker})
+        return Reply(body, status=503 if self.is_draining else 200)
 
-    def _principal(self, authorization: bytes | None) -> Principal | None:
-        """Whose the bearer token is; None when it is not among those last read."""
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            raise NotAuthenticated("A token is needed.", hint="Send the header Authorization: Bearer TOKEN.")
-        found = self.tokens.get(hashlib.sha256(authorization[7:]).hexdigest())
-        if found is None or (found[1] is not None and found[1] <= datetime.now(UTC)):
-            return None
-        return found[0]
-
-    async def _principal_after_reading(self, authorization: bytes | None) -> Principal:
-        """Whose the bearer token is, when it may have been made a moment ago."""
-        self.tokens = await self._read_tokens()
-        principal = self._principal(authorization)
-        if principal is None:
-            raise NotAuthenticated("The token is unknown, revoked or expired.", hint="`relevo token create` makes one.")
-        return principal
-
-    async def _body(self, receive: Receive, length: bytes | None) -> bytes:
+    async def _body(self, call: Call) -> bytes:
         """The whole body; one that is too large is refused before it is read."""
-        limit = self._limits.body_bytes
+        limit, length = self._limits.body_bytes, call.headers.get(b"content-length")
         if length is not None and int(length) > limit:
             raise TooLarge(f"A body has at most {limit:,} bytes, got {int(length):,}.")
-        message = await receive()
+        message = await call.receive()
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
-            body = await self._rest_of_body(receive, body)
+            body = await self._rest_of_body(call.receive, body)
         if message["type"] == "http.disconnect":
             raise Invalid("The connection was closed before the body had arrived.")
         return body
@@ -227,7 +226,11 @@ class Gateway:
             raise TooSlow(f"The body did not arrive within {self._limits.body_seconds:g} s.") from None
 
 
-def _headers(error: RelevoError) -> Sequence[tuple[bytes, bytes]]:
+def _refusal(error: RelevoError) -> Reply:
+    return Reply(_encode(error.as_json()), headers=_headers(error), status=error.http_status)
+
+
+def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
     if isinstance(error, Unavailable | Overloaded):
         return (_RETRY,)
     if isinstance(error, NotAuthenticated):
@@ -237,14 +240,10 @@ def _headers(error: RelevoError) -> Sequence[tuple[bytes, bytes]]:
     return ()
 
 
-def _require(principal: Principal, permission: Permission) -> None:
-    if not principal.may(permission):
-        raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permission}.")
-
-
-def _require_method(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise WrongMethod(f"{scope['path'][:200]} takes {method}, got {scope['method']}.")
+def _require(principal: Principal, *permissions: Permission) -> None:
+    """Raises NotAllowed unless the principal has one of the permissions."""
+    if not any(principal.may(permission) for permission in permissions):
+        raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permissions[-1]}.")
 
 
 def _addressed(principal: Principal, header: bytes) -> int:

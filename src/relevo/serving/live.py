@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from relevo.errors import NotFound, Unavailable, nearest
+from relevo.serving.counters import Tallies
 from relevo.serving.model import Arm, Endpoint, Placement, Route
 from relevo.serving.policy import GOLDEN, bounds
 from relevo.serving.versions import LoadedVersion
@@ -124,7 +125,8 @@ class LiveEndpoint:
 class LiveEndpoints:
     """Every endpoint in this worker. Belongs to the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, tallies: Tallies) -> None:
+        self._tallies = tallies
         self._endpoints: dict[str, LiveEndpoint] = {}
 
     def __iter__(self) -> Iterator[LiveEndpoint]:
@@ -162,6 +164,7 @@ class LiveEndpoints:
         if version.version not in live.states or version.version in live.versions:
             version.retire()
             return
+        version.tally = self._tallies.of(version.endpoint, version.version)
         live.versions[version.version] = version
         live.states[version.version] = READY
         live.settle()

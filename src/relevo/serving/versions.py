@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from relevo.errors import Invalid
@@ -13,13 +14,14 @@ from relevo.features.online import OnlineStore
 from relevo.features.row_values import RowTransforms
 from relevo.predictions import frames
 from relevo.registry.model import Manifest
-from relevo.runtimes.decoders import Decoded, Decoder, build_decoder
+from relevo.runtimes.decoders import Decoded
+from relevo.runtimes.exchange import Exchange, Language
 from relevo.runtimes.loading import LoadedRuntime
 from relevo.runtimes.model import ColumnType, Signature
+from relevo.serving.counters import Tally
 
 #: Different sets of sent columns that are remembered; a client sends one or two.
-_MAX_MARKS = 64
-
+_MAX_FILLINGS = 64
 
 _KINDS = {
     ColumnType.FLOAT: Kind.NUMBER,
@@ -29,22 +31,42 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What is to be done for requests that send the same columns.
+
+    ``looked_up`` marks the inputs that the online store gives, as the log keeps it.
+    """
+
+    needs_lookup: bool
+    needs_computing: bool
+    looked_up: bytes
+
+
 class LoadedVersion:
-    """A verified, probed version in memory. Belongs to the event loop."""
+    """A verified, probed version in memory. Belongs to the event loop.
+
+    Attributes:
+        tally: Counts what it answers; set when it takes its place among the endpoint's versions.
+        is_immediate: Whether ``predict`` answers on the calling thread, in microseconds a row.
+    """
 
     __slots__ = (
+        "_exchanges",
+        "_fillings",
         "_fills",
         "_is_retired",
         "_keys",
-        "_marks",
         "_transforms",
         "_uses",
         "bundle",
-        "decode",
         "endpoint",
+        "is_immediate",
         "layout",
+        "predict",
         "runtime",
         "signature",
+        "tally",
         "version",
         "views",
     )
@@ -56,7 +78,9 @@ class LoadedVersion:
         self.runtime = runtime
         self.signature: Signature = manifest.signature
         self.views: tuple[FeatureView, ...] = manifest.views
-        self.decode: Decoder = build_decoder(self.signature)
+        self.tally = Tally()
+        self.is_immediate = not runtime.is_blocking
+        self.predict = runtime.predict
         self.layout = frames.layout(
             [(column.name, column.type.value) for column in self.signature.inputs],
             [(column.name, column.type.value) for column in self.signature.keys],
@@ -67,31 +91,33 @@ class LoadedVersion:
         ]
         self._keys = {name: places[name] for view in self.views for name in view.entity.key if name in places}
         self._transforms = _transforms(manifest, places)
-        self._marks: dict[frozenset[str], bytes] = {}
+        self._exchanges: dict[Language, Exchange] = {}
+        self._fillings: dict[frozenset[str], Filling] = {}
         self._uses = 0
         self._is_retired = False
 
-    def needs_lookup(self, sent: frozenset[str]) -> bool:
-        """Whether a view fills an input that the caller did not send."""
-        return any(name not in sent for _, name, _ in self._fills)
+    def exchange(self, language: Language) -> Exchange:
+        """How it is asked and answers in that language; made on first use."""
+        found = self._exchanges.get(language)
+        if found is None:
+            found = self._exchanges[language] = language(self.signature)
+        return found
 
-    def needs_computing(self, sent: frozenset[str]) -> bool:
-        """Whether a transform gives an input that the caller did not send."""
-        return self._transforms is not None and not self._transforms.names <= sent
+    def filling(self, sent: frozenset[str]) -> Filling:
+        """What is to be looked up and computed when the caller sends these columns."""
+        known = self._fillings.get(sent)
+        if known is None:
+            if len(self._fillings) >= _MAX_FILLINGS:
+                self._fillings.clear()
+            places = [place for place, name, _ in self._fills if name not in sent]
+            computes = self._transforms is not None and not self._transforms.names <= sent
+            known = self._fillings[sent] = Filling(bool(places), computes, frames.marks(places))
+        return known
 
     def compute(self, decoded: Decoded, at: list[datetime]) -> None:
         """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row)."""
         if self._transforms is not None:
             self._transforms.fill(decoded.rows, at, decoded.sent)
-
-    def looked_up(self, sent: frozenset[str]) -> bytes:
-        """Which inputs are looked up when the caller sends these, as the log marks them."""
-        known = self._marks.get(sent)
-        if known is None:
-            if len(self._marks) >= _MAX_MARKS:
-                self._marks.clear()
-            known = self._marks[sent] = frames.marks(place for place, name, _ in self._fills if name not in sent)
-        return known
 
     def look_up(self, decoded: Decoded, at: list[datetime], store: OnlineStore) -> datetime | None:
         """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.

@@ -38,11 +38,13 @@ from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
 from relevo.serving.counters import Tallies
 from relevo.serving.gateway import Gateway, Limits
-from relevo.serving.invocation import Invocations, Log
+from relevo.serving.inputs import Inputs
+from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, Placement
+from relevo.serving.recording import Log, Recording
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class Worker:
         self._limits = limits
         self._boot = new_boot()
         self._tallies = Tallies()
-        self._endpoints = LiveEndpoints()
+        self._endpoints = LiveEndpoints(self._tallies)
         self._reports = settings.folder("gateway")
         self._state = State(settings.state_database)
         self._watch = StateWatch(self._state, EventClock(self._state), Identity(self._state))
@@ -124,12 +126,9 @@ class Worker:
             self._number,
             self._endpoints,
             Invocations(
-                Log(durable, buffered, key, self._boot),
-                lookups,
-                self._tallies,
+                Inputs(lookups, self._predicting, self._event_now, self._limits.rows),
+                Recording(Log(durable, buffered, key, self._boot)),
                 self._predicting,
-                self._event_now,
-                self._limits.rows,
             ),
             Labelling(intake, self._writing, self._tallies, self._event_now, self._limits.rows),
             self._read_tokens,
@@ -153,7 +152,7 @@ class Worker:
     async def _start(self, gateway: Gateway) -> None:
         """Read the state and load what is placed before the first connection is taken, for a while at most."""
         snapshot = await self._first_snapshot()
-        gateway.tokens = snapshot.tokens
+        gateway.accept(snapshot.tokens)
         for placement in self._endpoints.apply(snapshot):
             self._load(placement)
         if self._loads:
@@ -179,7 +178,7 @@ class Worker:
             try:
                 snapshot = await self._read(self._watch.poll)
                 if snapshot is not None:
-                    gateway.tokens = snapshot.tokens
+                    gateway.accept(snapshot.tokens)
                     for placement in self._endpoints.apply(snapshot):
                         self._load(placement)
                 is_following = True

@@ -1,0 +1,86 @@
+"""The languages in which a version is asked and answers: what each has to read, and what it writes.
+
+A language is a class that is made from a signature. ``MlflowJson`` is the first; every other one reads to the same
+``Decoded`` and writes the same ``Answer``, so that what lies between them need not know which was spoken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from relevo.runtimes.decoders import Decoded, build_decoder
+from relevo.runtimes.model import Signature
+
+Predictions = list[float] | list[list[float]]
+
+_JSON = b"application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A request's body as it came, and what its headers say of it.
+
+    Attributes:
+        body: All bytes.
+        json_bytes: How many of them are JSON, when a binary part follows (``Inference-Header-Content-Length``).
+    """
+
+    body: bytes
+    json_bytes: int | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What the rows of a request are answered with: a prediction and an id a row, and the version that gave them."""
+
+    predictions: Predictions
+    version: int
+    prediction_ids: list[str]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer as it goes out. ``headers`` come beside the type and the length of the body."""
+
+    body: bytes
+    content_type: bytes = _JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int = 200
+
+
+class Exchange(Protocol):
+    """One language for one signature. Thread-safe."""
+
+    def decode(self, question: Question) -> Decoded:
+        """The rows of the request.
+
+        Raises:
+            Invalid: It does not fit the signature; the error names the field.
+        """
+        ...
+
+    def encode(self, request: Decoded, answer: Answer) -> Reply:
+        """The answer to ``request`` as it goes out."""
+        ...
+
+
+#: Makes the exchange of a signature: the class of a language.
+Language = Callable[[Signature], Exchange]
+
+
+class MlflowJson:
+    """MLflow's scoring JSON, with ids and the version beside the predictions."""
+
+    content_type: ClassVar[bytes] = _JSON
+
+    def __init__(self, signature: Signature) -> None:
+        self._decode = build_decoder(signature)
+
+    def decode(self, question: Question) -> Decoded:
+        """As ``decoders.build_decoder`` says."""
+        return self._decode(question.body)
+
+    def encode(self, request: Decoded, answer: Answer) -> Reply:
+        """``{"predictions": [...], "version": 3, "prediction_ids": [...]}``."""
+        return Reply(_encode(answer))

@@ -1,0 +1,67 @@
+"""Whose a request is: bearer tokens to principals, as the state store last said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from relevo.errors import NotAuthenticated
+from relevo.identity.model import Principal
+from relevo.serving.watch import Tokens
+
+#: Headers that are remembered until the tokens are read again; an application sends one.
+_MAX_KNOWN = 4_096
+
+
+class Callers:
+    """The callers of one gateway worker. Belongs to the event loop.
+
+    Args:
+        read_tokens: Reads the accepted tokens anew.
+    """
+
+    def __init__(self, read_tokens: Callable[[], Awaitable[Tokens]]) -> None:
+        self._read_tokens = read_tokens
+        self._tokens: Tokens = {}
+        self._known: dict[bytes, Principal] = {}
+
+    def accept(self, tokens: Tokens) -> None:
+        """Take over the accepted tokens as they were just read."""
+        self._tokens = tokens
+        self._known.clear()
+
+    def find(self, authorization: bytes | None) -> Principal | None:
+        """Whose the header's bearer token is; None when it is not among the accepted.
+
+        Raises:
+            NotAuthenticated: The header holds no bearer token.
+        """
+        known = self._known.get(authorization)  # type: ignore[arg-type]
+        if known is not None:
+            return known
+        if authorization is None or authorization[:7].lower() != b"bearer ":
+            raise NotAuthenticated("A token is needed.", hint="Send the header Authorization: Bearer TOKEN.")
+        found = self._tokens.get(hashlib.sha256(authorization[7:]).hexdigest())
+        if found is None:
+            return None
+        principal, expires_at = found
+        if expires_at is None:  # one that expires is looked at each time
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[authorization] = principal
+        elif expires_at <= datetime.now(UTC):
+            return None
+        return principal
+
+    async def find_after_reading(self, authorization: bytes | None) -> Principal:
+        """Whose the header's bearer token is, when it may have been made a moment ago.
+
+        Raises:
+            NotAuthenticated: It is not accepted.
+        """
+        self.accept(await self._read_tokens())
+        principal = self.find(authorization)
+        if principal is None:
+            raise NotAuthenticated("The token is unknown, revoked or expired.", hint="`relevo token create` makes one.")
+        return principal

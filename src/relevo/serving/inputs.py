@@ -1,0 +1,117 @@
+"""From the body of a request to complete rows: decoded, in time, features looked up, transforms computed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from relevo.errors import Invalid, TooLarge
+from relevo.platform.clock import MAX_AHEAD
+from relevo.runtimes.decoders import Decoded
+from relevo.runtimes.exchange import Exchange, Question
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.lookups import Lookups
+from relevo.serving.versions import LoadedVersion
+
+#: From here on a call takes long enough to hold up others, and goes to a thread.
+ROWS_FOR_A_THREAD = 64
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_AHEAD_US = MAX_AHEAD // _MICROSECOND
+
+
+class Inputs:
+    """Makes the rows that a version is asked with. Belongs to the event loop.
+
+    Args:
+        lookups: The online store.
+        threads: Where work goes that would hold up the event loop.
+        event_now: Reads an endpoint's event time anew.
+        max_rows: Rows that one request may bring.
+    """
+
+    def __init__(
+        self,
+        lookups: Lookups,
+        threads: Executor,
+        event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
+        max_rows: int,
+    ) -> None:
+        self._lookups = lookups
+        self._threads = threads
+        self._event_now = event_now
+        self._max_rows = max_rows
+
+    def read(self, exchange: Exchange, question: Question) -> Decoded:
+        """The rows as the caller sent them.
+
+        Raises:
+            Invalid: The request does not fit the signature; the error names the field.
+            TooLarge: It has too many rows.
+        """
+        request = exchange.decode(question)
+        if len(request.rows) > self._max_rows:
+            raise TooLarge(f"A request brings at most {self._max_rows:,} rows, got {len(request.rows):,}.")
+        return request
+
+    def asked(self, endpoint: LiveEndpoint, request: Decoded) -> list[int] | None:
+        """The asked time of each row in microseconds; None when one lies beyond the clock as this worker knows it."""
+        now_us = now_us_of(endpoint)
+        latest_us = now_us + _AHEAD_US
+        asked_us = []
+        for at in request.asked_at:
+            at_us = now_us if at is None else (at - _EPOCH) // _MICROSECOND
+            if at_us > latest_us:
+                return None
+            asked_us.append(at_us)
+        return asked_us
+
+    async def asked_after_reading_the_clock(
+        self, endpoint: LiveEndpoint, version: LoadedVersion, request: Decoded
+    ) -> list[int]:
+        """As ``asked``, for a driver that has just advanced the clock.
+
+        Raises:
+            Invalid: A row is asked at a time that is not there yet.
+        """
+        now = await self._event_now(endpoint)
+        asked_us = self.asked(endpoint, request)
+        if asked_us is not None:
+            return asked_us
+        row, at = next((row, at) for row, at in enumerate(request.asked_at) if at and at > now + MAX_AHEAD)
+        raise Invalid(
+            f"Row {row} is asked at {at.isoformat()}, and the event time of {endpoint.name} is {now.isoformat()}; "
+            f"at most {MAX_AHEAD.total_seconds():.0f} s ahead are accepted.",
+            field=version.signature.at,
+        )
+
+    async def fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
+        """Look up and compute what the caller did not send; gives how far the store was materialised, in microseconds.
+
+        Raises:
+            Invalid: A view that is required knows no row of an entity.
+            LookupFailed: The online store cannot be asked.
+        """
+        filling = version.filling(request.sent)
+        at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
+        through: datetime | None = None
+        if filling.needs_lookup:
+            through = await self._lookups.look_up(len(at), partial(version.look_up, request, at))
+        if filling.needs_computing:
+            if len(at) < ROWS_FOR_A_THREAD:
+                version.compute(request, at)
+            else:
+                await asyncio.get_running_loop().run_in_executor(self._threads, version.compute, request, at)
+        return None if through is None else (through - _EPOCH) // _MICROSECOND
+
+
+def now_us_of(endpoint: LiveEndpoint) -> int:
+    """The endpoint's event time in microseconds since 1970, as far as this worker has read it."""
+    if endpoint.replayed_at is None:
+        return time.time_ns() // 1000
+    return (endpoint.replayed_at - _EPOCH) // _MICROSECOND

@@ -1,0 +1,115 @@
+"""What the gateway writes to the prediction log: a frame for each request that was answered, failed or was refused."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from relevo.errors import RelevoError, Unavailable
+from relevo.predictions import frames
+from relevo.predictions.ids import Issuer
+from relevo.predictions.segments import SegmentWriter
+from relevo.runtimes.decoders import Decoded
+from relevo.runtimes.exchange import Predictions
+from relevo.serving.inputs import now_us_of
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.versions import LoadedVersion
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where answers are logged: one writer for durable endpoints, one for buffered ones, and the key of the ids."""
+
+    durable: SegmentWriter
+    buffered: SegmentWriter
+    key: bytes
+    boot: int
+
+
+class Recording:
+    """Issues prediction ids and logs requests under them. Belongs to the event loop."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._issuers: dict[int, Issuer] = {}
+
+    def issue(self, endpoint: LiveEndpoint, asked_us: list[int]) -> list[str]:
+        """A new id for each row."""
+        issuer = self._issuers.get(endpoint.number)
+        if issuer is None:
+            issuer = self._issuers[endpoint.number] = Issuer(self._log.key, endpoint.number, self._log.boot)
+        first = asked_us[0]
+        if len(asked_us) == 1 or all(at == first for at in asked_us):
+            return issuer.issue(first, len(asked_us))
+        return [issuer.issue(at, 1)[0] for at in asked_us]
+
+    def append(
+        self,
+        endpoint: LiveEndpoint,
+        version: LoadedVersion,
+        request: Decoded,
+        asked_us: list[int],
+        ids: list[str],
+        predictions: Predictions,
+        *,
+        through_us: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Log the rows with their predictions, or with the error why there are none.
+
+        Raises:
+            Unavailable: The log does not take it.
+        """
+        record = frames.Record(
+            endpoint=endpoint.name,
+            version=version.version,
+            logged_at_us=time.time_ns() // 1000,
+            asked_at_us=asked_us,
+            ids=ids,
+            layout=version.layout,
+            inputs=request.rows,
+            keys=[list(key.values()) for key in request.keys] if version.signature.keys else [],
+            predictions=predictions,
+            materialised_through_us=through_us,
+            request_id=request.request_id,
+            status="ok" if error is None else "failed",
+            error=error,
+            looked_up=version.filling(request.sent).looked_up,
+        )
+        self._writer(endpoint).append(frames.encode(record))
+
+    async def durable(self, endpoint: LiveEndpoint) -> None:
+        """Return when what was appended is on the disk, if the endpoint's answers wait for that.
+
+        Raises:
+            Unavailable: It could not be written.
+        """
+        if endpoint.is_durable:
+            await self._log.durable.durable()
+
+    def refused(self, endpoint: LiveEndpoint, version: LoadedVersion, body: bytes, error: RelevoError) -> None:
+        """Log a request that was not understood, as far as the log takes it: the caller is refused either way."""
+        record = frames.Record(
+            endpoint=endpoint.name,
+            version=version.version,
+            logged_at_us=time.time_ns() // 1000,
+            asked_at_us=[now_us_of(endpoint)],
+            ids=[],
+            layout=frames.NO_LAYOUT,
+            inputs=[],
+            keys=[],
+            predictions=[],
+            status="failed",
+            error=error.message,
+            body=body[: frames.MAX_BODY_BYTES],
+        )
+        try:
+            self._writer(endpoint).append(frames.encode(record))
+        except Unavailable as unavailable:
+            logger.warning("a refused request was not logged: %s", unavailable.message)
+
+    def _writer(self, endpoint: LiveEndpoint) -> SegmentWriter:
+        return self._log.durable if endpoint.is_durable else self._log.buffered
