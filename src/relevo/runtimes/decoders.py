@@ -196,7 +196,9 @@ def _arrange(
         raise Invalid("no rows")
     if times:
         rows = [_in_utc(row, times) for row in rows]
-    key_rows: list[dict[str, object]] = [{name: None if i < 0 else row[i] for name, i in keys} for row in rows]
+    key_rows: list[dict[str, object]] = (
+        [{name: None if i < 0 else row[i] for name, i in keys} for row in rows] if keys else [{}] * len(rows)
+    )
     asked_at = [None] * len(rows) if at is None else [row[at] for row in rows]
     return Decoded([pick(row) for row in rows], sent, key_rows, asked_at, request_id)
 

@@ -242,8 +242,10 @@ def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
 
 def _require(principal: Principal, *permissions: Permission) -> None:
     """Raises NotAllowed unless the principal has one of the permissions."""
-    if not any(principal.may(permission) for permission in permissions):
-        raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permissions[-1]}.")
+    for permission in permissions:
+        if principal.may(permission):
+            return
+    raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permissions[-1]}.")
 
 
 def _addressed(principal: Principal, header: bytes) -> int:

@@ -63,6 +63,8 @@ class Invocations:
         """
         if addressed is not None:
             return await self._answer(endpoint, endpoint.addressed(addressed), language, question, counted=False)
+        if endpoint.sole is not None:
+            return await self._answer(endpoint, endpoint.sole, language, question)
         version = endpoint.choose()
         champion = endpoint.champion()
         if champion is None or champion is version:

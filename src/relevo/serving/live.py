@@ -22,7 +22,11 @@ LOADING = "loading"
 
 
 class LiveEndpoint:
-    """One endpoint in this worker. Belongs to the event loop."""
+    """One endpoint in this worker. Belongs to the event loop.
+
+    Attributes:
+        sole: The version that every request goes to, when there is no other arm to choose or to fall back on.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.name
@@ -33,7 +37,7 @@ class LiveEndpoint:
         self.states: dict[int, str] = {}
         self.route: Route | None = None
         self._wanted: Route | None = None
-        self._only: LoadedVersion | None = None
+        self.sole: LoadedVersion | None = None
         self._arms: tuple[LoadedVersion, ...] = ()
         self._bounds: tuple[float, ...] = ()
         self._position = random.random()
@@ -55,8 +59,8 @@ class LiveEndpoint:
         Raises:
             Unavailable: No version that the route names is loaded.
         """
-        if self._only is not None:
-            return self._only
+        if self.sole is not None:
+            return self.sole
         if not self._arms:
             raise self._unready()
         position = self._position = (self._position + GOLDEN) % 1.0
@@ -113,7 +117,7 @@ class LiveEndpoint:
         self.route = route
         self._arms = tuple(self.versions[arm.version] for arm in arms)
         self._bounds = bounds(arms) if arms else ()
-        self._only = self._arms[0] if len(arms) == 1 else None
+        self.sole = self._arms[0] if len(arms) == 1 else None
 
     def _unready(self) -> Unavailable:
         if self._wanted is None:
