@@ -36,9 +36,9 @@ from relevo.registry.bundles import write_bundle
 from relevo.releases.model import Evaluation, ReleaseState
 from relevo.retraining import store as retraining_store
 from relevo.retraining.model import Decision
-from relevo.runtimes.linear import FILE, LinearModel, Link, Number
+from relevo.runtimes.linear import FILE, LinearModel, Number
 from relevo.runtimes.loading import PROBE_FILE
-from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.runtimes.model import Column, ColumnType, Link, Signature
 from relevo.serving import heartbeats
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
 

@@ -38,9 +38,9 @@ from relevo.predictions.log import PredictionLog
 from relevo.predictions.tables import LogTable, table_path
 from relevo.registry.bundles import write_bundle
 from relevo.registry.service import Registry
-from relevo.runtimes.linear import FILE, LinearModel, Link, Number
+from relevo.runtimes.linear import FILE, LinearModel, Number
 from relevo.runtimes.loading import PROBE_FILE
-from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.runtimes.model import Column, ColumnType, Link, Signature
 from relevo.serving.model import Arm
 from relevo.serving.service import Serving
 from relevo.statistics.baseline import Baseline, Profile, category_profile, numeric_profile

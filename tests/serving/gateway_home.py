@@ -30,9 +30,9 @@ from relevo.platform.state import State, metadata
 from relevo.predictions import frames
 from relevo.registry.bundles import BundleCache, store_bundle, write_bundle
 from relevo.registry.keys import load_signing_key
-from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Link, Number, Table
+from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Number, Table
 from relevo.runtimes.loading import PROBE_FILE, Probe
-from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.runtimes.model import Column, ColumnType, Link, Signature
 from relevo.serving.model import Arm, Counters, EndpointSettings, LogMode
 from relevo.serving.service import Serving
 

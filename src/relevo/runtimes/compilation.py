@@ -14,6 +14,7 @@ from relevo.contract.model import Task
 from relevo.errors import Invalid, RelevoError
 from relevo.platform.encoding import to_json
 from relevo.runtimes import agreement, lightgbm, linear, original
+from relevo.runtimes.explanation import BACKGROUND_FILE, BACKGROUND_ROWS
 from relevo.runtimes.frames import CATEGORIES_FILE, Categories, as_frame, rows_of_frame
 from relevo.runtimes.isolated import IsolatedRuntime
 from relevo.runtimes.linearise import linearise
@@ -67,7 +68,11 @@ def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, pac
         raise Invalid("Expected holdout rows to compare the compiled model on, got none.")
     ask(holdout[:1])  # a model that cannot answer at all says so here, in its own words
     tried = agreement.trial(ask, holdout, signature)
-    shared = {CATEGORIES_FILE: msgspec.json.encode(categories), PROBE_FILE: _probe(tried)}
+    shared = {
+        CATEGORIES_FILE: msgspec.json.encode(categories),
+        PROBE_FILE: _probe(tried),
+        BACKGROUND_FILE: msgspec.json.encode(holdout[:: max(1, len(holdout) // BACKGROUND_ROWS)][:BACKGROUND_ROWS]),
+    }
     refused: list[dict[str, str]] = []
     for name, compiler in COMPILERS:
         try:

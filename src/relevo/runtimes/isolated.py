@@ -52,6 +52,8 @@ class IsolatedRuntime:
         python: Interpreter of the version's environment; default: this one.
         time_limit_seconds: How long one call of the model may take.
         start_limit_seconds: How long the child may take to load the model.
+        explains: Whether it answers with contributions, in the flat form of ``explanation.sampled``, request by
+            request.
 
     Raises:
         Unavailable: The child does not start.
@@ -65,12 +67,15 @@ class IsolatedRuntime:
         python: Path | None = None,
         time_limit_seconds: float = 10.0,
         start_limit_seconds: float = 120.0,
+        explains: bool = False,
     ) -> None:
         self._folder = folder
         self._signature = to_json(signature)
         self._python = python or Path(sys.executable)
         self._time_limit = time_limit_seconds
         self._start_limit = start_limit_seconds
+        self._explains = explains
+        self._max_batch = 1 if explains else MAX_BATCH
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
@@ -102,6 +107,9 @@ class IsolatedRuntime:
     async def predict_async(self, rows: Rows) -> Predictions:
         """As ``predict``, for an event loop."""
         return await asyncio.wrap_future(self._submit(rows))
+
+    def explain(self, rows: Rows) -> None:
+        """Another child does that, so that it holds up no prediction."""
 
     def close(self) -> None:
         """End the child. Requests that wait are refused. Calling it twice is harmless."""
@@ -149,7 +157,7 @@ class IsolatedRuntime:
             if request.future.set_running_or_notify_cancel():
                 batch.append(request)
             rows += len(request.rows)
-            if rows >= MAX_BATCH or self._queue.empty():
+            if rows >= self._max_batch or self._queue.empty():
                 break
             request = self._queue.get()
         with self._lock:
@@ -183,7 +191,7 @@ class IsolatedRuntime:
                 self._start()
             assert self._child is not None
             try:
-                answer = self._child.ask(rows, self._time_limit)
+                answer = self._child.ask(Question(rows, self._explains), self._time_limit)
             except TimedOut:
                 self._stop()
                 raise Unavailable(f"The model took longer than {self._time_limit:g} s.") from None
@@ -254,11 +262,11 @@ class _Child:
             )
         send(ours, signature)
 
-    def ask(self, rows: Rows, limit_seconds: float) -> Answer:
+    def ask(self, question: Question, limit_seconds: float) -> Answer:
         """One call of the model."""
         self.socket.settimeout(limit_seconds)
         try:
-            send(self.socket, Question(rows))
+            send(self.socket, question)
         except TimeoutError:
             raise TimedOut from None
         except OSError:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import msgspec
 from relevo.platform.encoding import parse
 from relevo.platform.processes import die_with_parent
 from relevo.runtimes import original
+from relevo.runtimes.explanation import read_background, sampled
 from relevo.runtimes.frames import CATEGORIES_FILE, as_frame
 from relevo.runtimes.messages import Answer, Closed, Question, receive, send
 from relevo.runtimes.model import Signature
@@ -31,6 +33,7 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
     try:
         signature = parse(Signature, receive(connection, dict))
         categories = msgspec.json.decode((folder / CATEGORIES_FILE).read_bytes(), type=dict[str, list[str]])
+        background = read_background(folder, signature)
         model = load_model(folder / FOLDER)
     except Exception as error:
         logging.exception("the model could not be loaded")
@@ -40,14 +43,25 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
     while True:
         try:
             question = receive(connection, Question)
-            send(connection, _answer(model, question, signature, categories))
+            send(connection, _answer(model, question, signature, categories, background))
         except (Closed, OSError):
             return
 
 
-def _answer(model: Any, question: Question, signature: Signature, categories: dict[str, list[str]]) -> Answer:
+def _answer(
+    model: Any,
+    question: Question,
+    signature: Signature,
+    categories: dict[str, list[str]],
+    background: list[list[Any]],
+) -> Answer:
+    def predict(rows: Sequence[Sequence[Any]]) -> Any:
+        return original.predict(model, as_frame(rows, signature, categories), signature)
+
     try:
-        answer = original.predict(model, as_frame(question.rows, signature, categories), signature)
+        if question.explain:
+            return Answer(predictions=[*sampled(predict, question.rows, background)])
+        answer = predict(question.rows)
     except Exception as error:
         return Answer(error=_told(error))
     return Answer(predictions=answer.tolist())

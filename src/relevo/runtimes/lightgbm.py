@@ -16,14 +16,23 @@ from struct import Struct
 from typing import Any
 
 from relevo.errors import Corrupted, Invalid, Unavailable
-from relevo.runtimes.model import ColumnType, Signature
+from relevo.runtimes.explanation import Explanation, explanation_of
+from relevo.runtimes.model import ColumnType, Link, Signature
 
 #: Name of the runtime's file in a bundle: the booster as LightGBM writes it, with its categories at the end.
 FILE = "runtime/lightgbm.txt"
 
-_NORMAL, _FLOAT64, _ROW_MAJOR = 0, 1, 1
+_NORMAL, _CONTRIBUTIONS = 0, 3
+_FLOAT64, _ROW_MAJOR = 1, 1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
 _CATEGORIES = "pandas_categorical:"
+#: From the sum of the trees to the prediction, by the objective as the text names it; others are not explained here.
+_LINKS = {
+    **dict.fromkeys(("binary sigmoid:1", "cross_entropy"), Link.LOGISTIC),
+    **dict.fromkeys(("regression", "regression_l1", "huber", "fair", "quantile", "mape"), Link.IDENTITY),
+    **dict.fromkeys(("poisson", "gamma", "tweedie"), Link.EXPONENTIAL),
+    "multiclass": Link.SOFTMAX,
+}
 _NAN = math.nan
 
 
@@ -46,6 +55,8 @@ class LightgbmRuntime:
         self._outputs = len(signature.classes) if len(signature.classes) > 2 else 1
         self._check_shape()
         self._encoders = _encoders(text, signature)
+        self._signature = signature
+        self._link = _LINKS.get(_objective(text))
         self._pack = Struct(f"{self._width}d").pack
         self._answer = ctypes.c_double * self._outputs
         self._check(
@@ -74,9 +85,23 @@ class LightgbmRuntime:
             return self._predict_row(rows[0])
         if not rows:
             return []
+        flat = self._predict_rows(rows, _NORMAL, self._outputs)
+        if self._outputs == 1:
+            return flat
+        return [flat[i : i + self._outputs] for i in range(0, len(flat), self._outputs)]
+
+    def explain(self, rows: Sequence[Sequence[object]]) -> Explanation | None:
+        """Exact Shapley values of the trees' scores (Lundberg et al. 2018); None for an objective of unknown link."""
+        if self._link is None:
+            return None
+        width = self._outputs * (self._width + 1)
+        flat = self._predict_rows(rows, _CONTRIBUTIONS, width)
+        return explanation_of([flat[i : i + width] for i in range(0, len(flat), width)], self._signature, self._link)
+
+    def _predict_rows(self, rows: Sequence[Sequence[object]], kind: int, width: int) -> list[float]:
         values = [value for row in rows for value in self._encoded(row)]
         data = (ctypes.c_double * len(values))(*values)
-        answers = (ctypes.c_double * (len(rows) * self._outputs))()
+        answers = (ctypes.c_double * (len(rows) * width))()
         length = ctypes.c_int64()
         self._check(
             self._library.LGBM_BoosterPredictForMat(
@@ -86,7 +111,7 @@ class LightgbmRuntime:
                 len(rows),
                 self._width,
                 _ROW_MAJOR,
-                _NORMAL,
+                kind,
                 0,
                 -1,
                 _PARAMETERS,
@@ -94,10 +119,7 @@ class LightgbmRuntime:
                 answers,
             )
         )
-        flat = list(answers)
-        if self._outputs == 1:
-            return flat
-        return [flat[i : i + self._outputs] for i in range(0, len(flat), self._outputs)]
+        return list(answers)
 
     def close(self) -> None:
         """Free the booster. Calling it twice is harmless."""
@@ -157,6 +179,12 @@ def _encoders(text: str, signature: Signature) -> list[dict[object, float] | Non
     if next(categories, None) is not None:
         raise Corrupted("The booster has categories of more columns than the signature has text columns.")
     return encoders
+
+
+def _objective(text: str) -> str:
+    """The objective with its parameters, without the number of classes: ``binary sigmoid:1``."""
+    line = next((line for line in text.splitlines() if line.startswith("objective=")), "objective=")
+    return line.removeprefix("objective=").partition(" num_class:")[0].strip()
 
 
 @cache

@@ -6,29 +6,21 @@ For a row of a dozen values a loop over floats takes 2 us, where one numpy call 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from operator import itemgetter, mul, sub
 from typing import Any
 
 import msgspec
 
 from relevo.errors import Invalid
-from relevo.runtimes.model import Signature
+from relevo.runtimes.explanation import Explanation, explanation_of
+from relevo.runtimes.model import Link, Signature
 
 #: Name of the runtime's file in a bundle.
 FILE = "runtime/linear.json"
 
 Weights = tuple[float, ...]
-
-
-class Link(StrEnum):
-    """From scores to answers."""
-
-    IDENTITY = "identity"
-    LOGISTIC = "logistic"
-    SOFTMAX = "softmax"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +66,7 @@ class LinearRuntime:
 
     def __init__(self, model: LinearModel, signature: Signature) -> None:
         self._model = model
+        self._signature = signature
         self._names = [column.name for column in signature.inputs]
         self._numbers = [(n.column, n.fill, n.center, n.scale, n.weights) for n in model.numbers]
         self._tables = [(t.column, _lookup(t), t.unknown) for t in model.tables]
@@ -105,6 +98,20 @@ class LinearRuntime:
             return [_logistic(self._score(row)) for row in rows]
         return [self._score(row) for row in rows]
 
+    def explain(self, rows: Sequence[Sequence[object]]) -> Explanation:
+        """A number adds its weight times its distance from the center that the model was given; a value its weight."""
+        width = len(self._names) + 1
+        flat = []
+        for row in rows:
+            added = [[0.0] * width for _ in self._model.intercept]
+            for output, intercept in enumerate(self._model.intercept):
+                added[output][-1] = intercept
+            for column, weights in self._added(row):
+                for output, weight in enumerate(weights):
+                    added[output][column] += weight
+            flat.append([value for output in added for value in output])
+        return explanation_of(flat, self._signature, self._model.link)
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -128,6 +135,12 @@ class LinearRuntime:
 
     def _scores(self, row: Sequence[object]) -> list[float]:
         totals = list(self._model.intercept)
+        for _, added in self._added(row):
+            totals = [total + one for total, one in zip(totals, added, strict=True)]
+        return totals
+
+    def _added(self, row: Sequence[object]) -> Iterator[tuple[int, Weights]]:
+        """What each number and each table adds to the scores, with its column."""
         for column, fill, center, scale, weights in self._numbers:
             value = row[column]
             if value is None:
@@ -135,13 +148,12 @@ class LinearRuntime:
                     raise self._refusal(column, row)
                 value = fill
             scaled: float = (value - center) / scale  # type: ignore[operator]
-            totals = [total + scaled * weight for total, weight in zip(totals, weights, strict=True)]
+            yield column, tuple(scaled * weight for weight in weights)
         for column, table, unknown in self._tables:
             found = table.get(row[column], unknown)
             if found is None:
                 raise self._refusal(column, row)
-            totals = [total + weight for total, weight in zip(totals, found, strict=True)]
-        return totals
+            yield column, found
 
     def _refusal(self, column: int, row: Sequence[object]) -> Invalid:
         name, value = self._names[column], row[column]

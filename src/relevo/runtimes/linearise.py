@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from relevo.contract.model import Task
 from relevo.errors import Invalid
 from relevo.runtimes.frames import Categories, as_frame
-from relevo.runtimes.linear import LinearModel, Link, Number, Table, Weights
-from relevo.runtimes.model import ColumnType, Signature
+from relevo.runtimes.linear import LinearModel, Number, Table, Weights
+from relevo.runtimes.model import ColumnType, Link, Signature
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +13,9 @@ import msgspec
 
 from relevo.errors import Corrupted, Invalid
 from relevo.runtimes import lightgbm, linear
+from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.isolated import IsolatedRuntime
-from relevo.runtimes.model import ColumnType, Signature
+from relevo.runtimes.model import Link, Signature, timed
 
 #: The runtime that asks the original model in a child process.
 ISOLATED = "isolated"
@@ -31,6 +33,10 @@ class Runtime(Protocol):
 
         Of a regression or of two classes ``(n_rows,)``, of more classes ``(n_rows, n_classes)``.
         """
+        ...
+
+    def explain(self, rows: Sequence[Sequence[object]]) -> Explanation | None:
+        """What each input adds to the answers for such rows; None when it cannot say so itself."""
         ...
 
     def close(self) -> None:
@@ -67,12 +73,17 @@ class LoadedRuntime:
         is_blocking: Whether ``predict`` waits for another process; then ``predict_async`` is there for an event loop.
     """
 
-    def __init__(self, runtime: Runtime, signature: Signature, probe: Probe) -> None:
+    def __init__(
+        self, runtime: Runtime, signature: Signature, probe: Probe, explainer: Callable[[], IsolatedRuntime]
+    ) -> None:
         self.signature = signature
         self.predict = runtime.predict
         self.is_blocking = isinstance(runtime, IsolatedRuntime)
         self._runtime = runtime
         self._probe = probe
+        self._make_explainer = explainer
+        self._explainer: IsolatedRuntime | None = None
+        self._lock = threading.Lock()
 
     async def predict_async(self, rows: Sequence[Sequence[object]]) -> Predictions:
         """As ``predict``, without holding up the event loop where another process answers."""
@@ -80,13 +91,32 @@ class LoadedRuntime:
             return await self._runtime.predict_async(rows)
         return self._runtime.predict(rows)
 
+    def explain(self, rows: Sequence[Sequence[object]]) -> Explanation:
+        """What each input adds to the answers for rows ``(n_rows, n_inputs)``; may take seconds, and blocks.
+
+        A runtime that cannot say so has its original model asked in a child of its own, which starts on the first call.
+
+        Raises:
+            Invalid: A row holds a value that the model cannot answer.
+            JobFailed: The model raised.
+            Unavailable: It took longer than its limit, or the child does not start.
+        """
+        own = self._runtime.explain(rows)
+        if own is not None:
+            return own
+        with self._lock:
+            if self._explainer is None:
+                self._explainer = self._make_explainer()
+        flat: Any = self._explainer.predict(rows)
+        return explanation_of(flat, self.signature, Link.IDENTITY)
+
     def probe(self) -> int:
         """Answers the sealed rows and returns how many there were.
 
         Raises:
             Corrupted: An answer is not the one that was sealed with the version.
         """
-        rows = [_timed(row, self.signature) for row in self._probe.rows]
+        rows = [timed(row, self.signature) for row in self._probe.rows]
         if not rows:
             return 0
         answers: Sequence[float | list[float]] = self._runtime.predict(rows)
@@ -96,8 +126,11 @@ class LoadedRuntime:
         return len(rows)
 
     def close(self) -> None:
-        """Free what the runtime holds; a child process ends."""
+        """Free what the runtime holds; child processes end."""
         self._runtime.close()
+        with self._lock:
+            if self._explainer is not None:
+                self._explainer.close()
 
 
 def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) -> LoadedRuntime:
@@ -114,10 +147,15 @@ def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) 
         Unavailable: What the runtime needs is not installed, or its child does not start.
     """
     probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+    signature = manifest.signature
     if manifest.runtime == ISOLATED:
-        return LoadedRuntime(IsolatedRuntime(folder, manifest.signature, python=python), manifest.signature, probe)
-    files = {path: (folder / path).read_bytes() for path in _FILES.values() if (folder / path).is_file()}
-    return LoadedRuntime(open_runtime(manifest.runtime, files, manifest.signature), manifest.signature, probe)
+        runtime: Runtime = IsolatedRuntime(folder, signature, python=python)
+    else:
+        files = {path: (folder / path).read_bytes() for path in _FILES.values() if (folder / path).is_file()}
+        runtime = open_runtime(manifest.runtime, files, signature)
+    return LoadedRuntime(
+        runtime, signature, probe, partial(IsolatedRuntime, folder, signature, python=python, explains=True)
+    )
 
 
 def open_runtime(name: str, files: Mapping[str, bytes], signature: Signature) -> Runtime:
@@ -141,14 +179,6 @@ def open_runtime(name: str, files: Mapping[str, bytes], signature: Signature) ->
 
 
 _FILES = {"linear": linear.FILE, "lightgbm": lightgbm.FILE}
-
-
-def _timed(row: list[Any], signature: Signature) -> list[Any]:
-    """JSON has no times: they come back from text."""
-    return [
-        datetime.fromisoformat(value) if column.type is ColumnType.TIME and value is not None else value
-        for column, value in zip(signature.inputs, row, strict=True)
-    ]
 
 
 def _is_close(expected: float | list[float], got: float | list[float], tolerance: float) -> bool:

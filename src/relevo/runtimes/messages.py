@@ -25,13 +25,14 @@ class TimedOut(Exception):
 
 
 class Question(msgspec.Struct, array_like=True, frozen=True):
-    """Rows to answer, ``(n_rows, n_inputs)``."""
+    """Rows to answer, or to explain, ``(n_rows, n_inputs)``."""
 
     rows: Sequence[Sequence[Any]]
+    explain: bool = False
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True):
-    """Predictions, or why there are none; neither once the child is ready."""
+    """Predictions or contributions a row, or why there are none; neither once the child is ready."""
 
     predictions: list[float | list[float]] | None = None
     error: str | None = None

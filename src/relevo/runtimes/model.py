@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from relevo.contract.model import Task
 
@@ -16,6 +18,15 @@ class ColumnType(StrEnum):
     TEXT = "text"
     BOOLEAN = "boolean"
     TIME = "time"
+
+
+class Link(StrEnum):
+    """From the sum of base and contributions to the prediction."""
+
+    IDENTITY = "identity"
+    LOGISTIC = "logistic"
+    SOFTMAX = "softmax"
+    EXPONENTIAL = "exponential"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +63,11 @@ class Signature:
     keys: tuple[Column, ...] = ()
     at: str | None = None
     classes: tuple[str, ...] = ()
+
+
+def timed(row: list[Any], signature: Signature) -> list[Any]:
+    """A row of inputs that was kept as JSON, which has no times: they come back from text."""
+    return [
+        datetime.fromisoformat(value) if column.type is ColumnType.TIME and value is not None else value
+        for column, value in zip(signature.inputs, row, strict=True)
+    ]

@@ -13,6 +13,7 @@ class Tally:
 
     __slots__ = (
         "addressed",
+        "explained",
         "failed",
         "latency",
         "latency_ms_total",
@@ -29,6 +30,7 @@ class Tally:
         self.failed = 0
         self.refused = 0
         self.addressed = 0
+        self.explained = 0
         self.unlogged = 0
         self.unfilled = 0
         self.latency_ms_total = 0.0
@@ -50,6 +52,7 @@ class Tally:
             failed=self.failed,
             refused=self.refused,
             addressed=self.addressed,
+            explained=self.explained,
             unlogged=self.unlogged,
             unfilled=self.unfilled,
             latency_ms_total=self.latency_ms_total,

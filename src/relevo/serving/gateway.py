@@ -1,6 +1,6 @@
 """The gateway's ASGI application: who may, what is asked, and one JSON shape for every refusal.
 
-Routes: ``POST /endpoints/NAME/invocations``, ``POST /endpoints/NAME/labels``, ``GET /endpoints/NAME``,
+Routes: ``POST /endpoints/NAME/invocations``, ``.../explain`` and ``.../labels``, ``GET /endpoints/NAME``,
 ``GET /metrics``, and ``GET /health``, which alone is open. Plain ASGI without a framework: its routing and parsing
 would cost more than the prediction.
 """
@@ -30,6 +30,7 @@ from relevo.platform.encoding import to_json
 from relevo.runtimes.exchange import MlflowJson, Question, Reply
 from relevo.serving import metrics
 from relevo.serving.callers import Callers
+from relevo.serving.explaining import Explanations
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
@@ -44,7 +45,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _CLOSE = (b"connection", b"close")
 _RETRY = (b"retry-after", b"1")
 _encode = msgspec.json.Encoder().encode
-_ROUTES = "POST /endpoints/NAME/invocations, POST /endpoints/NAME/labels, GET /endpoints/NAME, /metrics, /health"
+_ROUTES = (
+    "POST /endpoints/NAME/invocations, POST /endpoints/NAME/explain, POST /endpoints/NAME/labels, "
+    "GET /endpoints/NAME, /metrics, /health"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class Gateway:
         worker: Number of this process among those that share the socket.
         endpoints: What is live here.
         invocations: Answers requests for predictions.
+        explanations: Answers requests for reasons.
         labelling: Takes labels.
         read_tokens: Reads the accepted tokens anew.
         read_metrics: The metrics text over all workers.
@@ -106,6 +111,7 @@ class Gateway:
         worker: int,
         endpoints: LiveEndpoints,
         invocations: Invocations,
+        explanations: Explanations,
         labelling: Labelling,
         read_tokens: Callable[[], Awaitable[Tokens]],
         read_metrics: Callable[[], Awaitable[bytes]],
@@ -114,6 +120,7 @@ class Gateway:
         self._worker = worker
         self._endpoints = endpoints
         self._invocations = invocations
+        self._explanations = explanations
         self._labelling = labelling
         self._callers = Callers(read_tokens)
         self._read_metrics = read_metrics
@@ -121,6 +128,7 @@ class Gateway:
         self._in_flight = 0
         self._actions: dict[str, tuple[str, _Permissions, _Handler]] = {
             "invocations": ("POST", (Permission.PREDICT,), self._invoke),
+            "explain": ("POST", (Permission.PREDICT,), self._explain),
             "labels": ("POST", (Permission.LABEL,), self._label),
             "": ("GET", (Permission.READ, Permission.PREDICT), self._describe),
         }
@@ -172,9 +180,13 @@ class Gateway:
         _require(principal, *permissions)
         return await handle(Call(principal, name, headers, receive))
 
+    async def _explain(self, call: Call) -> Reply:
+        addressed = _addressed(call)
+        endpoint = self._endpoints.find(call.name)
+        return await self._explanations.answer(endpoint, Question(await self._body(call)), addressed)
+
     async def _invoke(self, call: Call) -> Reply:
-        version = call.headers.get(b"x-relevo-version")
-        addressed = None if version is None else _addressed(call.principal, version)
+        addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
         question = Question(await self._body(call))
         return await self._invocations.answer(endpoint, MlflowJson, question, addressed)
@@ -248,8 +260,12 @@ def _require(principal: Principal, *permissions: Permission) -> None:
     raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permissions[-1]}.")
 
 
-def _addressed(principal: Principal, header: bytes) -> int:
-    _require(principal, Permission.ADDRESS_VERSION)
+def _addressed(call: Call) -> int | None:
+    """The version that the caller names by header; None leaves it to the route."""
+    header = call.headers.get(b"x-relevo-version")
+    if header is None:
+        return None
+    _require(call.principal, Permission.ADDRESS_VERSION)
     if not header.isdigit() or len(header) > 9:
         shown = header[:40].decode("latin-1")
         raise Invalid(f"Expected a version's number, got {shown!r}.", field="x-relevo-version")

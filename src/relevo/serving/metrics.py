@@ -52,6 +52,7 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     addressed = CounterMetricFamily(
         "relevo_addressed_requests", "Requests that named the version by header.", labels=_ARM
     )
+    explained = CounterMetricFamily("relevo_explained_requests", "Requests for contributions.", labels=_ARM)
     unlogged = CounterMetricFamily(
         "relevo_unlogged_requests", "Requests turned away since the log could not take them.", labels=_ARM
     )
@@ -68,11 +69,12 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         rows.add_metric(arm, counters.rows)
         refused.add_metric(arm, counters.refused)
         addressed.add_metric(arm, counters.addressed)
+        explained.add_metric(arm, counters.explained)
         unlogged.add_metric(arm, counters.unlogged)
         unfilled.add_metric(arm, counters.unfilled)
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
-    yield from (requests, rows, refused, addressed, unlogged, unfilled, latency)
+    yield from (requests, rows, refused, addressed, explained, unlogged, unfilled, latency)
 
 
 def _labels(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

@@ -72,7 +72,8 @@ class Counters:
     """What one version of an endpoint has answered since the counters began.
 
     ``requests`` are those whose input was right and that the split sent here; ``failed`` of them could not be answered
-    by this version. ``refused`` had a wrong input, ``addressed`` named the version by header, ``unlogged`` were turned
+    by this version. ``refused`` had a wrong input, ``addressed`` named the version by header, ``explained`` asked
+    why instead of what, ``unlogged`` were turned
     away since the log could not take them, ``unfilled`` since the online store could not be asked: none of these counts
     as traffic of the arm. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
     """
@@ -82,6 +83,7 @@ class Counters:
     failed: int = 0
     refused: int = 0
     addressed: int = 0
+    explained: int = 0
     unlogged: int = 0
     unfilled: int = 0
     latency_ms_total: float = 0.0

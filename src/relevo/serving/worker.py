@@ -37,6 +37,7 @@ from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
 from relevo.serving.counters import Tallies
+from relevo.serving.explaining import Explanations
 from relevo.serving.gateway import Gateway, Limits
 from relevo.serving.inputs import Inputs
 from relevo.serving.invocation import Invocations
@@ -107,6 +108,7 @@ class Worker:
         self._loading = ThreadPoolExecutor(1, "load")
         self._writing = ThreadPoolExecutor(1, "labels")
         self._predicting = ThreadPoolExecutor(32, "predict")
+        self._explaining = ThreadPoolExecutor(4, "explain")
         self._bundles = BundleCache(Objects(settings.folder("objects")), settings)
         self._loads: set[asyncio.Task[None]] = set()
         self._tokens_read_at = 0.0
@@ -122,14 +124,12 @@ class Worker:
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), key)
         lookups = Lookups(self._settings.online_store)
+        inputs = Inputs(lookups, self._predicting, self._event_now, self._limits.rows)
         gateway = Gateway(
             self._number,
             self._endpoints,
-            Invocations(
-                Inputs(lookups, self._predicting, self._event_now, self._limits.rows),
-                Recording(Log(durable, buffered, key, self._boot)),
-                self._predicting,
-            ),
+            Invocations(inputs, Recording(Log(durable, buffered, key, self._boot)), self._predicting),
+            Explanations(inputs, self._explaining),
             Labelling(intake, self._writing, self._tallies, self._event_now, self._limits.rows),
             self._read_tokens,
             self._read_metrics,
@@ -280,7 +280,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._predicting, render)
 
     def _close(self, intake: LabelIntake, lookups: Lookups) -> None:
-        for threads in (self._loading, self._predicting, self._writing, self._reading):
+        for threads in (self._loading, self._predicting, self._explaining, self._writing, self._reading):
             threads.shutdown(wait=True, cancel_futures=True)
         self._endpoints.close()
         intake.close()

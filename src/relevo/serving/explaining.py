@@ -1,0 +1,101 @@
+"""One request for reasons: what each input adds to the prediction for each row.
+
+Rows are made as for a prediction. Nothing is logged and no id is issued: an explanation is no prediction that somebody
+acts on, and gets no label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+
+import msgspec
+
+from relevo.errors import Invalid, RelevoError, TooLarge
+from relevo.runtimes.exchange import MlflowJson, Predictions, Question, Reply
+from relevo.runtimes.explanation import Explanation
+from relevo.runtimes.model import Link
+from relevo.serving.inputs import Inputs
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.versions import LoadedVersion
+
+#: Rows of one request: sampling takes a tenth of a second a row.
+MAX_ROWS = 100
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Row(msgspec.Struct, frozen=True):
+    prediction: float | list[float]
+    base: float | list[float]
+    contributions: dict[str, float | list[float]]
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    explanations: list[_Row]
+    link: Link
+    version: int
+
+
+class Explanations:
+    """Answers requests for reasons. Belongs to the event loop.
+
+    Args:
+        inputs: Makes the rows.
+        threads: Where explaining blocks.
+    """
+
+    def __init__(self, inputs: Inputs, threads: Executor) -> None:
+        self._inputs = inputs
+        self._threads = threads
+
+    async def answer(self, endpoint: LiveEndpoint, question: Question, addressed: int | None) -> Reply:
+        """Predictions with what each input adds; the champion's, or those of the version that is addressed.
+
+        Raises:
+            Invalid: The request does not fit the signature, or holds a value that the model cannot answer.
+            TooLarge: It has too many rows.
+            Unavailable: No version is loaded, or explaining took longer than its limit.
+            RelevoError: The model raised.
+        """
+        version = endpoint.champion() or endpoint.choose() if addressed is None else endpoint.addressed(addressed)
+        try:
+            request = self._inputs.read(version.exchange(MlflowJson), question)
+            if len(request.rows) > MAX_ROWS:
+                raise TooLarge(f"At most {MAX_ROWS} rows are explained at once, got {len(request.rows):,}.")
+            asked_us = self._inputs.asked(endpoint, request)
+            if asked_us is None:
+                asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
+            await self._inputs.fill(version, request, asked_us)
+            version.hold()
+            try:
+                loop = asyncio.get_running_loop()
+                found = await loop.run_in_executor(self._threads, _explained, version, request.rows)
+            finally:
+                version.release()
+        except (Invalid, TooLarge):
+            version.tally.refused += 1
+            raise
+        version.tally.explained += 1
+        return Reply(_encode(_answer(version, *found)))
+
+
+def _explained(version: LoadedVersion, rows: list[list[object]]) -> tuple[Predictions, Explanation]:
+    try:
+        return version.runtime.predict(rows), version.runtime.explain(rows)
+    except RelevoError:
+        raise
+    except Exception as error:
+        raise RelevoError(
+            f"Version {version.endpoint}/{version.version} could not be explained: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _answer(version: LoadedVersion, predictions: Predictions, found: Explanation) -> _Answer:
+    names = [column.name for column in version.signature.inputs]
+    answers: list[float | list[float]] = [*predictions]
+    rows = [
+        _Row(answer, base, dict(zip(names, added, strict=True)))
+        for answer, base, added in zip(answers, found.base, found.contributions, strict=True)
+    ]
+    return _Answer(rows, found.link, version.version)
