@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pytest
 
 from relevo.contract.model import Task
 from relevo.runtimes.frames import as_frame, categories_of, frame_of_columns, rows_of_frame
@@ -58,3 +59,33 @@ def test_columns_of_polars_give_the_same_frame() -> None:
 def test_categories_come_from_any_sequence() -> None:
     for values in (["b", None, "a", "b"], np.array(["b", None, "a"], dtype=object), pd.Series(["b", None, "a"])):
         assert categories_of({"name": values}, SIGNATURE) == {"name": ["a", "b"]}
+
+
+FOREIGN = Signature(
+    Task.REGRESSION,
+    (
+        Column("name", ColumnType.TEXT, dtype="str"),
+        Column("x", ColumnType.FLOAT, dtype="float64"),
+        Column("half", ColumnType.FLOAT, dtype="float32"),
+        Column("n", ColumnType.INTEGER, nullable=False, dtype="int64"),
+        Column("is_new", ColumnType.BOOLEAN, nullable=False, dtype="bool"),
+        Column("built_at", ColumnType.TIME, dtype="datetime64[ns]"),
+    ),
+)
+
+
+def test_a_model_made_elsewhere_gets_the_types_of_its_schema() -> None:
+    rows: list[list[Any]] = [["b", 1.5, 0.5, 2**53 + 1, True, TIME], [None, None, None, 0, False, None]]
+    frame = as_frame(rows, FOREIGN, {})
+    expected = pd.DataFrame({"name": ["b", None]}).dtypes["name"], "float64", "float32", "int64", "bool"
+    assert [str(dtype) for dtype in frame.dtypes] == [*map(str, expected), "datetime64[ns]"]
+    assert frame["n"].tolist() == [2**53 + 1, 0]
+    assert frame["built_at"][0] == pd.Timestamp("2013-04-01T12:30:00.123456")
+    assert rows_of_frame(frame, FOREIGN) == rows
+
+
+def test_a_null_where_the_schema_has_no_place_for_it_is_refused() -> None:
+    for row in (["b", 1.0, 1.0, None, True, TIME], ["b", 1.0, 1.0, 1, None, TIME]):
+        with pytest.raises(ValueError, match="no place for a null"):
+            as_frame([row], FOREIGN, {})
+    assert as_frame([[None, 1.0, 1.0, 1, True, TIME]], FOREIGN, {})["name"].tolist() == [None]

@@ -43,7 +43,7 @@ def python_for(lock: Path | None, settings: Settings) -> Path:
     if lock is None:
         return Path(sys.executable)
     content = lock.read_text(encoding="utf-8")
-    if all(_is_satisfied(pin) for pin in pins(content, lock.name)):
+    if all(is_satisfied(pin) for pin in pins(content, lock.name)):
         return Path(sys.executable)
     environments = settings.folder("environments")
     target = environments / _digest(content)
@@ -92,7 +92,8 @@ def _logical_lines(content: str) -> Iterator[tuple[int, str]]:
             joined = ""
 
 
-def _is_satisfied(pin: Requirement) -> bool:
+def is_satisfied(pin: Requirement) -> bool:
+    """Whether the platform's own environment has a version that the requirement allows."""
     if pin.url is not None:
         return False
     try:
@@ -114,12 +115,13 @@ def _site_packages() -> tuple[str, ...]:
 def _build(lock: Path, content: str, target: Path) -> None:
     """Build next to the target and rename: what is there is whole. A draft that a crash left is built anew."""
     draft = target.with_name(f".building-{target.name}")
+    failed = f"The environment of {lock.name} cannot be built"
     try:
-        _uv(lock, "venv", "--relocatable", "--no-project", "--clear", "--python", sys.executable, str(draft))
+        run_uv(failed, "venv", "--relocatable", "--no-project", "--clear", "--python", sys.executable, str(draft))
         python = draft / "bin" / "python"
         hashes = ["--require-hashes"] if "--hash" in content else []
         pinned = ["--no-deps", "--compile-bytecode", "--requirements", str(lock.absolute())]
-        _uv(lock, "pip", "install", "--python", str(python), *hashes, *pinned)
+        run_uv(failed, "pip", "install", "--python", str(python), *hashes, *pinned)
         [own] = draft.glob("lib/python*/site-packages")
         # addsitedir follows the .pth files in there too; its folders come after the environment's own.
         lines = [f"import site; site.addsitedir({folder!r})" for folder in _site_packages()]
@@ -129,7 +131,16 @@ def _build(lock: Path, content: str, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _uv(lock: Path, *arguments: str) -> None:
+def run_uv(what_failed: str, *arguments: str) -> None:
+    """Run uv, without the settings of whoever started this process.
+
+    Args:
+        what_failed: Begins the message of an error.
+        *arguments: Of uv.
+
+    Raises:
+        JobFailed: With uv's own words.
+    """
     command = [uv.find_uv_bin(), "--no-config", "--quiet", "--no-progress", *arguments]
     environment = {
         name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")
@@ -139,13 +150,11 @@ def _uv(lock: Path, *arguments: str) -> None:
             command, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
-        raise JobFailed(
-            f"The environment of {lock.name} was not built within {_BUILD_SECONDS // 60} minutes."
-        ) from None
+        raise JobFailed(f"{what_failed}: it was not done within {_BUILD_SECONDS // 60} minutes.") from None
     if done.returncode:
         words = redact(done.stderr.strip())[-2000:]
         raise JobFailed(
-            f"The environment of {lock.name} cannot be built: {words}",
+            f"{what_failed}: {words}",
             hint="Each pin needs a version that the package index has for this Python.",
         )
 

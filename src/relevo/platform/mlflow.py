@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relevo.errors import Invalid, NotAllowed, NotFound, RelevoError, Unavailable
+from relevo.platform.mlflow_models import RegisteredVersion, find_version
 from relevo.platform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class MLflowServer:
         self._is_governed = is_governed
         self._starting: asyncio.Task[ASGIApp] | None = None
         self._registry: Any = None
+        self._tracking: Any = None
 
     async def started(self) -> ASGIApp:
         """MLflow's application; the first call starts it, and the others wait.
@@ -143,6 +145,22 @@ class MLflowServer:
             logger.exception("MLflow did not come up")
             raise Unavailable(f"MLflow did not come up: {type(error).__name__}; the log says more.") from error
 
+    async def version(self, uri: str, name: str | None = None) -> RegisteredVersion:
+        """The registered version that ``uri`` names; the model of a run is registered under ``name``.
+
+        Raises:
+            Invalid: It is no address of a model here, or a name is missing.
+            NotFound: There is no such version.
+            Unavailable: MLflow does not come up.
+        """
+        await self.started()
+        return await asyncio.to_thread(find_version, self._registry, self._tracking, uri, name)
+
+    @property
+    def artifacts(self) -> Path:
+        """The root of all artifacts."""
+        return self._settings.folder("mlartifacts")
+
     def check_write_once(self, path: str, *, is_delete: bool) -> None:
         """Refuse to change an artifact of a registered version.
 
@@ -157,15 +175,11 @@ class MLflowServer:
         path = path.rstrip("/")
         if not _ARTIFACT_PATH.fullmatch(path):
             raise Invalid(f"The path of an artifact is EXPERIMENT/..., got {path[:200]!r}.", field="path")
-        if not (self._artifacts / path).exists():
+        if not (self.artifacts / path).exists():
             return
         for folder in self._registered_folders():
             if f"{path}/".startswith(f"{folder}/") or (is_delete and folder.startswith(f"{path}/")):
                 raise NotAllowed(f"{path} belongs to a registered version, and its artifacts never change.")
-
-    @property
-    def _artifacts(self) -> Path:
-        return self._settings.folder("mlartifacts")
 
     def _registered_folders(self) -> set[str]:
         """The folders, below the root, that versions were registered from; of governed models and others."""
@@ -183,7 +197,7 @@ class MLflowServer:
         os.environ |= {
             "_MLFLOW_SERVER_FILE_STORE": database,
             "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self._artifacts),
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(self.artifacts),
             "_MLFLOW_SERVER_ARTIFACT_ROOT": ARTIFACT_ROOT,
             "_MLFLOW_STATIC_PREFIX": PREFIX,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -196,7 +210,7 @@ class MLflowServer:
             from mlflow.server.fastapi_app import app
             from mlflow.tracking._tracking_service import utils
 
-            handlers._tracking_store = _tracking_store(database)
+            handlers._tracking_store = self._tracking = _tracking_store(database)
             handlers._model_registry_store = self._registry = _governed_registry(database, self._is_governed)
             utils.set_tracking_uri(database)  # MLflow's registry looks logged models up through its own client
         _protect(self._settings, database)

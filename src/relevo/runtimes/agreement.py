@@ -51,12 +51,20 @@ class Trial:
     expected: list[Answer | None]
 
 
-def trial(ask: Callable[[list[Row]], Sequence[Answer]], holdout: Sequence[Row], signature: Signature) -> Trial:
-    """Holdout rows and awkward ones, with what ``ask``, the original, answers; it may raise for rows it refuses."""
+def trial(
+    ask: Callable[[list[Row]], Sequence[Answer]],
+    holdout: Sequence[Row],
+    signature: Signature,
+    kind: str = "holdout",
+) -> Trial:
+    """Rows of the holdout and awkward ones, with what ``ask``, the original, answers; it may raise to refuse some.
+
+    ``kind`` says what the first are when there is no holdout.
+    """
     kinds: list[str] = []
     rows: list[Row] = []
-    for kind, row in _chosen(holdout, signature):
-        kinds.append(kind)
+    for kind_of_row, row in _chosen(holdout, signature, kind):
+        kinds.append(kind_of_row)
         rows.append(row)
     return Trial(signature, kinds, rows, _answers(ask, rows))
 
@@ -115,16 +123,16 @@ def _answers(ask: Callable[[list[Row]], Sequence[Answer]], rows: list[Row]) -> l
         return _answers(ask, rows[:half]) + _answers(ask, rows[half:])
 
 
-def _chosen(holdout: Sequence[Row], signature: Signature) -> Iterator[tuple[str, Row]]:
+def _chosen(holdout: Sequence[Row], signature: Signature, kind: str) -> Iterator[tuple[str, Row]]:
     step = max(1, math.ceil(len(holdout) / MAX_HOLDOUT))
     chosen = holdout[::step]
-    yield from (("holdout", list(row)) for row in chosen)
+    yield from ((kind, list(row)) for row in chosen)
     if not chosen:
         return
     bases = [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
     for place, column in enumerate(signature.inputs):
-        for kind, value in _awkward(column, [row[place] for row in chosen]):
-            yield from ((kind, [*base[:place], value, *base[place + 1 :]]) for base in bases)
+        for awkward, value in _awkward(column, [row[place] for row in chosen]):
+            yield from ((awkward, [*base[:place], value, *base[place + 1 :]]) for base in bases)
     if all(column.nullable for column in signature.inputs):
         yield "null", [None] * len(signature.inputs)
     texts = [column.type is ColumnType.TEXT for column in signature.inputs]

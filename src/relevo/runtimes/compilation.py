@@ -44,7 +44,15 @@ class Compiled:
 Compiler = Callable[[Any, Signature, Categories], Mapping[str, bytes]]
 
 
-def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, package: Path | None = None) -> Compiled:
+def compile_model(
+    model: Any,
+    signature: Signature,
+    inputs: pd.DataFrame,
+    *,
+    package: Path | None = None,
+    kind: str = "holdout",
+    original_files: Mapping[str, bytes] | None = None,
+) -> Compiled:
     """The fastest runtime that agrees with ``model``.
 
     Args:
@@ -52,6 +60,8 @@ def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, pac
         signature: Its inputs, in the order of the frame that it was fitted on.
         inputs: Holdout rows, a frame made by ``frames.as_frame`` with the training categories.
         package: Import root of the team's code; it goes into the bundle when the original model does.
+        kind: What ``inputs`` are when they are no holdout, for the evidence.
+        original_files: The MLflow folder that ``model`` was loaded from, by path in the bundle; None: it is written.
 
     Raises:
         Invalid: The model cannot answer a frame of this signature, answers another shape or other classes, or can
@@ -67,7 +77,7 @@ def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, pac
     if not holdout:
         raise Invalid("Expected holdout rows to compare the compiled model on, got none.")
     ask(holdout[:1])  # a model that cannot answer at all says so here, in its own words
-    tried = agreement.trial(ask, holdout, signature)
+    tried = agreement.trial(ask, holdout, signature, kind)
     shared = {
         CATEGORIES_FILE: msgspec.json.encode(categories),
         PROBE_FILE: _probe(tried),
@@ -84,7 +94,7 @@ def compile_model(model: Any, signature: Signature, inputs: pd.DataFrame, *, pac
         if compared.disagreement is None:
             return Compiled(name, files | shared, _evidence(name, compared, refused))
         refused.append({"runtime": name, "reason": compared.disagreement})
-    files = shared | model_files(model, package)
+    files = shared | (model_files(model, package) if original_files is None else dict(original_files))
     return Compiled(ISOLATED, files, _evidence(ISOLATED, _isolated(files, signature, tried), refused))
 
 

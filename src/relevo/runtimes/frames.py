@@ -6,9 +6,10 @@ pandas is imported inside the functions: the gateway imports this package and mu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from relevo.runtimes.model import Column, ColumnType, Signature
+from relevo.runtimes.model import Column, ColumnType, FrameType, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,8 @@ def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories:
     Columns stand in the signature's order. Numbers, integers and booleans are float64 with NaN for null, in training as
     in serving, so that a null never changes the type of a column. Text is categorical with the training categories; a
     value that is not among them becomes NaN. Times are datetime64[us, UTC].
+
+    A column with a ``dtype`` has that one instead: text is plain, integers are integers, times are naive UTC.
     """
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(signature.inputs)
     return frame_of_columns(
@@ -69,6 +72,8 @@ def _values(column: Column, values: Any, categories: Categories) -> Any:
     import numpy as np
     import pandas as pd
 
+    if column.dtype is not None:
+        return _plain(column.dtype, values)
     if column.type is ColumnType.TEXT:
         plain = values.to_list() if hasattr(values, "to_list") else list(values)
         known = list(categories.get(column.name, ()))
@@ -85,6 +90,26 @@ def _values(column: Column, values: Any, categories: Categories) -> Any:
     return np.asarray(numbers, dtype=np.float64)
 
 
+def _plain(dtype: FrameType, values: Any) -> Any:
+    """A column as MLflow's schema enforcement leaves it; raises where that has no place for a value, such as a null."""
+    import numpy as np
+    import pandas as pd
+
+    plain = values.to_list() if hasattr(values, "to_list") else list(values)
+    match dtype:
+        case "str":
+            # The type that this pandas gives to text: that which the model saw, when it saw the same pandas.
+            return pd.Series(plain, dtype=None if any(value is not None for value in plain) else object).array
+        case "datetime64[ns]":
+            return pd.Series(pd.to_datetime(plain, utc=True)).dt.tz_localize(None).dt.as_unit("ns").array
+        case "float32" | "float64":
+            return np.array([np.nan if value is None else value for value in plain], dtype=dtype)
+        case _:
+            if None in plain:
+                raise ValueError(f"a column of {dtype} has no place for a null")
+            return np.array(plain, dtype=dtype)
+
+
 def _requested(column: Column, values: pd.Series[Any]) -> list[object]:
     nulls = values.isna().to_numpy()
     plain = values.astype(object).to_list()
@@ -96,6 +121,12 @@ def _requested(column: Column, values: pd.Series[Any]) -> list[object]:
         case ColumnType.FLOAT:
             return [None if null else float(value) for value, null in zip(plain, nulls, strict=True)]
         case ColumnType.TIME:
-            return [None if null else value.to_pydatetime() for value, null in zip(plain, nulls, strict=True)]
+            return [None if null else _aware(value) for value, null in zip(plain, nulls, strict=True)]
         case ColumnType.TEXT:
             return [None if null else str(value) for value, null in zip(plain, nulls, strict=True)]
+
+
+def _aware(time: Any) -> datetime:
+    """A naive time of a frame is UTC."""
+    plain: datetime = time.to_pydatetime()
+    return plain if plain.tzinfo is not None else plain.replace(tzinfo=UTC)

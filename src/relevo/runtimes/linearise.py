@@ -14,7 +14,7 @@ from relevo.contract.model import Task
 from relevo.errors import Invalid
 from relevo.runtimes.frames import Categories, as_frame
 from relevo.runtimes.linear import LinearModel, Number, Table, Weights
-from relevo.runtimes.model import ColumnType, Link, Signature
+from relevo.runtimes.model import Column, ColumnType, Link, Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,11 +214,16 @@ def _tables(
         weighted = [found for part in parts for found in added(place, part)]
         entries = tuple((value, found) for value, found in zip(known, weighted, strict=True) if found is not None)
         missing = added(place, [None])[0]
-        is_text = signature.inputs[column].type is ColumnType.TEXT
-        # A text value that was not seen in training is null in the model's frame.
-        unknown = missing if is_text else added(place, [max(map(float, known)) + 1.5])[0]
+        unknown = missing if (value := _unseen(signature.inputs[column], known)) is None else added(place, [value])[0]
         tables.append(Table(column, entries, missing, unknown))
     return weights @ first, tables
+
+
+def _unseen(column: Column, known: Sequence[str | float]) -> str | float | None:
+    """A value that is none of the known ones; None where such a one is null in the model's frame."""
+    if column.type is not ColumnType.TEXT:
+        return max(map(float, known)) + 1.5
+    return None if column.dtype is None else f"{max(map(str, known))}-unseen"
 
 
 def _known_values(branch: _Branch, signature: Signature, categories: Categories) -> list[list[str | float]]:
@@ -228,6 +233,8 @@ def _known_values(branch: _Branch, signature: Signature, categories: Categories)
         described = signature.inputs[column]
         if described.type is ColumnType.TEXT:
             known: list[str | float] = list(categories.get(described.name, ()))
+            if described.dtype is not None and encoder is not None:  # text stays plain, so the encoder alone knows
+                known = [value for value in encoder.categories_[place] if isinstance(value, str)]
         elif described.type is ColumnType.TIME or encoder is None:
             raise Invalid(f"column {described.name!r} of type {described.type} is not supported by an encoder")
         else:

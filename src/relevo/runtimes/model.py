@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from relevo.contract.model import Task
 
@@ -29,12 +29,17 @@ class Link(StrEnum):
     EXPONENTIAL = "exponential"
 
 
+#: What MLflow's schemas make of a column: integer, long, float, double, boolean, string, datetime.
+FrameType = Literal["int32", "int64", "float32", "float64", "bool", "str", "datetime64[ns]"]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """An input of the model.
 
     ``view`` names the feature view that fills it when the caller does not send it. ``is_computed``: a request-time
-    transform does so. The caller has to send all others.
+    transform does so. The caller has to send all others. ``dtype`` is that of the column in the frame of a model that
+    was made elsewhere, by MLflow's schema; None: the frame is that of training here, see ``frames.as_frame``.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Column:
     nullable: bool = True
     view: str | None = None
     is_computed: bool = False
+    dtype: FrameType | None = None
 
     @property
     def is_asked(self) -> bool:
