@@ -192,7 +192,7 @@ def _keys(kind: Any, path: str) -> Iterator[str]:
     for field in dataclasses.fields(kind):
         inner = _block_of(field.type)
         key = f"{path}.{field.name}" if path else field.name
-        if kind is model.Source and field.name == "name":
+        if (kind, field.name) in {(model.Source, "name"), (model.Contract, "imported")}:  # no key of a file
             continue
         if inner is None or inner is model.Condition:
             yield SPELT.get(key, key)

@@ -64,6 +64,7 @@ def main() -> None:
         workflows,
         releases=world.releases,
         training=SealedAtOnce(world, workflows),  # type: ignore[arg-type]
+        imports=None,  # type: ignore[arg-type]  # nothing is imported here
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: note(f"alert {model}: {reason}"),
         on_live=lambda model, release_id: note(f"live {model}: {release_id}"),

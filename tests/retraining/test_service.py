@@ -107,6 +107,7 @@ def scene(state: State, tmp_path: Path) -> Iterator[Scene]:
         workflows,
         releases=world.releases,
         training=NeverTrains(),  # type: ignore[arg-type]
+        imports=None,  # type: ignore[arg-type]  # nothing is imported here
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: None,
         on_live=lambda model, release_id: None,

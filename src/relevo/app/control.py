@@ -22,6 +22,7 @@ import relevo.app.replay
 import relevo.contract.api
 import relevo.datasets.api
 import relevo.identity.api
+import relevo.imports.api
 import relevo.ledger.api
 import relevo.monitoring.api
 import relevo.releases.api
@@ -47,6 +48,7 @@ ROUTERS = [
         relevo.contract.api,
         relevo.datasets.api,
         relevo.identity.api,
+        relevo.imports.api,
         relevo.ledger.api,
         relevo.monitoring.api,
         relevo.releases.api,

@@ -36,18 +36,20 @@ def lineage(services: Services, version: ModelVersion) -> list[Step]:
     route = services.serving.current_route(version.model)
     commit = facts.get("git_commit")
     code = (f"snapshot {short(str(facts.get('snapshot') or ''))}", *([f"git {str(commit)[:8]}"] if commit else []))
+    revision = f"contract revision {facts.get('contract_revision', '?')}"
+    training_set = Node(
+        short(str(facts.get("training_set") or "")),
+        (*_rows(facts), revision, *code),
+        model_address(version.model, "contract"),
+    )
+    made_from = [Step("Data", tuple(_datasets(version.model, facts))), Step("Training set", (training_set,))]
+    if (imported_from := facts.get("imported_from")) is not None:
+        source = Node(
+            str(imported_from), (str(facts.get("flavor")), revision), model_address(version.model, "contract")
+        )
+        made_from = [Step("Imported from MLflow", (source,))]
     return [
-        Step("Data", tuple(_datasets(version.model, facts))),
-        Step(
-            "Training set",
-            (
-                Node(
-                    short(str(facts.get("training_set") or "")),
-                    (*_rows(facts), f"contract revision {facts.get('contract_revision', '?')}", *code),
-                    model_address(version.model, "contract"),
-                ),
-            ),
-        ),
+        *made_from,
         Step(
             "Run and version",
             (
@@ -56,7 +58,7 @@ def lineage(services: Services, version: ModelVersion) -> list[Step]:
                     (version.stage.value,),
                     model_address(version.model, "versions", version.number),
                 ),
-                Node("MLflow", (f"run {version.run_id[:12]}",), mlflow_address(version)),
+                Node("MLflow", (f"run {version.run_id[:12]}",), version.mlflow_page),
             ),
         ),
         Step(
@@ -65,11 +67,6 @@ def lineage(services: Services, version: ModelVersion) -> list[Step]:
         ),
         Step("Endpoint", (_endpoint(version, route),)),
     ]
-
-
-def mlflow_address(version: ModelVersion) -> str:
-    """The version's page in MLflow's interface, from which its run is one step away."""
-    return f"/mlflow/#/models/{version.model}/versions/{version.number}"
 
 
 def _datasets(model: str, facts: Mapping[str, object]) -> list[Node]:

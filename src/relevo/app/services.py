@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from relevo.contract.declaring import Declarations
 from relevo.contract.model import AppliedContract
 from relevo.contract.service import ContractService
 from relevo.datasets.collection import Retention
@@ -18,6 +19,7 @@ from relevo.features.comparing import Comparing
 from relevo.features.service import FeatureService, Freshness
 from relevo.identity.model import Principal
 from relevo.identity.service import Identity
+from relevo.imports.service import Imports
 from relevo.ledger.service import Ledger
 from relevo.monitoring.model import Window
 from relevo.monitoring.parity import ParityService
@@ -32,12 +34,16 @@ from relevo.platform.state import State
 from relevo.platform.workflows import Workflows
 from relevo.predictions.log import PredictionLog
 from relevo.registry.service import Registry
+from relevo.releases.model import ReleaseState
 from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
 from relevo.retraining.service import Retraining
 from relevo.serving.service import Serving
 from relevo.training.rebuilding import TrainingSets
 from relevo.training.service import Training
+
+#: A release that ended so says nothing against its version.
+TRY_AGAIN = frozenset({ReleaseState.FAILED, ReleaseState.CANCELLED})
 
 
 @dataclass(slots=True)
@@ -50,6 +56,8 @@ class Services:
     ledger: Ledger
     identity: Identity
     contracts: ContractService
+    declarations: Declarations
+    imports: Imports
     datasets: Datasets
     retention: Retention
     exploration: Exploration
@@ -70,7 +78,7 @@ class Services:
 
     def after_apply(self, applied: AppliedContract, actor: Principal) -> str:
         """A contract was applied: train and release what it declares. A release under way is superseded."""
-        return self._deliver(applied, actor.name)
+        return self.deliver_revision(applied, actor.name)
 
     def resume_deliveries(self) -> None:
         """Start the delivery of each contract revision that was applied right before a crash; the others are known."""
@@ -78,7 +86,7 @@ class Services:
             applied = self.contracts.current(model)
             release_id = _delivery(applied)
             if all(release.id != release_id for release in self.releases.releases(model, limit=None)):
-                self._deliver(applied, applied.applied_by)
+                self.deliver_revision(applied, applied.applied_by)
 
     def materialise(self, model: str, until: datetime) -> Freshness:
         """Bring the features up to date that live versions and the current contract use."""
@@ -119,7 +127,8 @@ class Services:
             if _is_trained_on(version.facts.get("datasets"), dataset)
         ]
 
-    def _deliver(self, applied: AppliedContract, requested_by: str) -> str:
+    def deliver_revision(self, applied: AppliedContract, requested_by: str) -> str:
+        """Start the release of a revision; one of another revision that is under way is superseded."""
         for release in self.releases.under_way(applied.model):
             if release.id != _delivery(applied):
                 self.deliver.cancel(release.id, f"superseded by revision {applied.revision} of the contract")
@@ -169,7 +178,7 @@ def compose(settings: Settings) -> Services:
     state = State(settings.state_database)
     clock, ledger, identity = EventClock(state), Ledger(state), Identity(state)
     objects = Objects(settings.folder("objects"))
-    contracts = ContractService(state, objects, settings, ledger)
+    contracts, declarations = ContractService(state, objects, settings, ledger), Declarations(state, ledger)
     datasets = Datasets(state)
     registry = Registry(state, objects, settings, ledger)
     log, serving, workflows = PredictionLog(settings), Serving(state, settings), Workflows(settings, state)
@@ -191,11 +200,24 @@ def compose(settings: Settings) -> Services:
         clock=clock,
         ledger=ledger,
     )
+    mlflow = MLflowServer(settings, is_governed=declarations.governs)
+    imports = Imports(
+        settings,
+        state,
+        workflows,
+        artifacts=mlflow.artifacts,
+        contracts=contracts,
+        declarations=declarations,
+        registry=registry,
+        release=lambda applied, requested_by: services.deliver_revision(applied, requested_by),
+        is_over=lambda release_id: releases.release(release_id).state in TRY_AGAIN,
+    )
     releases = Releases(state, contracts=contracts, registry=registry, serving=serving, ledger=ledger, clock=clock)
     deliver = Deliver(
         workflows,
         releases=releases,
         training=training,
+        imports=imports,
         contracts=contracts,
         on_withdrawn=monitoring.report_release,
         on_live=monitoring.report_live,
@@ -224,13 +246,15 @@ def compose(settings: Settings) -> Services:
         comparing=Comparing(contracts, settings),
         clock=clock,
     )
-    return Services(
+    services = Services(
         settings=settings,
         state=state,
         clock=clock,
         ledger=ledger,
         identity=identity,
         contracts=contracts,
+        declarations=declarations,
+        imports=imports,
         datasets=datasets,
         retention=Retention(
             state,
@@ -252,5 +276,6 @@ def compose(settings: Settings) -> Services:
         releases=releases,
         deliver=deliver,
         retraining=retraining,
-        mlflow=MLflowServer(settings, is_governed=lambda name: name in contracts.models()),
+        mlflow=mlflow,
     )
+    return services

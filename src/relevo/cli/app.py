@@ -13,6 +13,7 @@ from relevo.cli import (
     datasets,
     demo,
     features,
+    imports,
     models,
     operations,
     projects,
@@ -59,6 +60,7 @@ app = typer.Typer(
 operations.register(app)
 projects.register(app)
 models.register(app)
+imports.register(app)
 releases.register(app)
 records.register(app)
 app.add_typer(datasets.datasets_app, name="datasets", cls=Group)

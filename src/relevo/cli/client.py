@@ -178,7 +178,12 @@ def error_of(response: httpx.Response) -> RelevoError:
         return Unavailable(
             f"{response.url} answered {response.status_code}: {response.text[:200]}.", hint=f"Its log says why: {log}"
         )
-    kind = _KINDS.get(body.get("code"), RelevoError)
+    return error_from(body)
+
+
+def error_from(body: dict[str, Any]) -> RelevoError:
+    """The error of that code, message, field and hint."""
+    kind = _KINDS.get(body.get("code") or "", RelevoError)
     return kind(body.get("message") or "", field=body.get("field"), hint=body.get("hint"))
 
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.text import Text
@@ -19,6 +19,7 @@ LOOK_EVERY_SECONDS = 0.3
 #: The control plane may be started again meanwhile; the release goes on then.
 PATIENCE_SECONDS = 60.0
 _OPEN = {"training", "waiting_for_approval", "canary"}
+T = TypeVar("T")
 _NUMBER = re.compile(r"[\d.,]+")
 
 
@@ -30,7 +31,7 @@ def follow(client: Client, release_id: str) -> None:
         RelevoError: It ended without going live.
     """
     try:
-        with _progress() as show:
+        with progress() as show:
             while True:
                 release, activity = _look(client, release_id, show)
                 state = release["release"]["state"] if release else "training"
@@ -91,13 +92,26 @@ def _show_how_to_approve(client: Client, subject: str, release: dict[str, Any]) 
 
 def _look(client: Client, release_id: str, show: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The release, empty before it has begun, and what its workflow does."""
+
+    def look() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        activities = client.get("/api/activity")
+        activity = next((one for one in activities if one["workflow_id"] == release_id), None)
+        has_begun = any(one["id"] == release_id for one in client.get("/api/releases"))
+        return client.get(f"/api/releases/{release_id}") if has_begun else {}, activity
+
+    return patient(look, show)
+
+
+def patient(look: Callable[[], T], show: Callable[[str], None]) -> T:
+    """What ``look`` gives, once the control plane answers.
+
+    Raises:
+        Unavailable: It has not for a minute.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            activities = client.get("/api/activity")
-            activity = next((one for one in activities if one["workflow_id"] == release_id), None)
-            has_begun = any(one["id"] == release_id for one in client.get("/api/releases"))
-            return client.get(f"/api/releases/{release_id}") if has_begun else {}, activity
+            return look()
         except Unavailable:
             if time.monotonic() > deadline:
                 raise
@@ -106,7 +120,7 @@ def _look(client: Client, release_id: str, show: Callable[[str], None]) -> tuple
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """A line that changes on a terminal; elsewhere a line whenever something else than a number in it changes."""
     if console.is_terminal:
         with console.status("starting") as status:

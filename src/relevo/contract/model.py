@@ -159,8 +159,21 @@ class Retrain:
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """The registered version in MLflow that a model is made of which was not trained here."""
+
+    name: str  # of the registered model
+    version: int
+    import_id: str  # of the workflow that prepared its bundle
+    environment: Literal["model", "own"] = "model"
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
-    """The whole declaration of one model."""
+    """The whole declaration of one model.
+
+    An imported model has no package, sources, label and training: those are empty.
+    """
 
     model: str
     owner: str
@@ -176,6 +189,7 @@ class Contract:
     log: Literal["durable", "buffered"] = "durable"
     monitor: Monitor = Monitor()
     retrain: Retrain | None = None
+    imported: Imported | None = None
 
     def source(self, name: str) -> Source:
         """The source of that name; ``KeyError`` when there is none."""

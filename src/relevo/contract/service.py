@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from relevo.contract import policy, store
+from relevo.contract.declaring import check_free
 from relevo.contract.model import AppliedContract, Change, Contract
 from relevo.contract.snapshot import LOCK_NAME, Snapshots
 from relevo.contract.upload import Upload, parse_upload
@@ -168,9 +169,13 @@ class ContractService:
         return python_for(self.lock(snapshot), self._settings)
 
     def _change(self, tx: Transaction, planned: AppliedContract) -> Change:
-        if store.is_deleted(tx, planned.model):
-            raise Conflict(f"The name {planned.model!r} belonged to a model that was deleted; choose another.")
+        check_free(tx, planned.model)
         live = store.current(tx, planned.model)
+        if live is not None and live.contract.imported is not None:
+            raise Conflict(
+                f"{planned.model} is imported from models:/{live.contract.imported.name}, so no contract can have its "
+                "name; choose another."
+            )
         is_same = live is not None and live.snapshot == planned.snapshot
         live_files = self._snapshots.digests(live.snapshot) if live and not is_same else {}
         new_files = {} if is_same else self._snapshots.digests(planned.snapshot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from urllib.parse import quote
 
 from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
@@ -63,3 +64,10 @@ class ModelVersion:
     def label(self) -> str:
         """``model/number``."""
         return f"{self.model}/{self.number}"
+
+    @property
+    def mlflow_page(self) -> str:
+        """Address of its page in MLflow's interface, from which its run is one step away."""
+        source = str(self.facts.get("imported_from") or f"models:/{self.model}/{self.number}")
+        name, _, number = source.removeprefix("models:/").rpartition("/")
+        return f"/mlflow/#/models/{quote(name)}/versions/{number}"

@@ -81,6 +81,11 @@ def cancel(request: Request, release_id: str, body: Reason, principal: Operator)
 def train(request: Request, model: str, body: Reason, principal: Engineer) -> dict[str, str]:
     """Train a challenger on what is known by now, and release it if it wins."""
     services = request.app.state.services
+    if (imported := services.contracts.current(model).contract.imported) is not None:
+        raise Conflict(
+            f"{model} is imported from models:/{imported.name}, so there is nothing to train here.",
+            hint=f"Register a new version in MLflow, then: relevo import models:/{imported.name}/VERSION",
+        )
     started = services.deliver.start(
         model,
         release_id=f"deliver-{model}-{utc_now():%Y%m%dT%H%M%S%f}",

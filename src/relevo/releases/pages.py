@@ -72,7 +72,9 @@ def decide(
 @router.get("/models/{model}/releases")
 def show_releases(request: Request, model: str, principal: Reader) -> HTMLResponse:
     """Every attempt to bring a version to production, and every change of the traffic."""
-    routes = request.app.state.services.serving.routes(model)
+    services = request.app.state.services
+    routes = services.serving.routes(model)
+    is_imported = services.contracts.current(model).contract.imported is not None
     return model_page(
         request,
         "releases.html",
@@ -80,7 +82,7 @@ def show_releases(request: Request, model: str, principal: Reader) -> HTMLRespon
         tab="Releases",
         releases=_releases(request).releases(model, limit=200),
         routes=routes[::-1],
-        may_train=principal.may(Permission.APPLY),
+        may_train=principal.may(Permission.APPLY) and not is_imported,
         may_operate=principal.may(Permission.OPERATE),
         back_to=policy.previous_champion([route.champion for route in routes if len(route.arms) == 1]),
     )
@@ -140,7 +142,7 @@ def show_evidence(
         agreement=agreement if isinstance(agreement, Mapping) else None,
         importances=_largest(importances) if isinstance(importances, Mapping) else [],
         pins=_pins(version.facts),
-        mlflow=f"/mlflow/#/models/{model}/versions/{number}",
+        mlflow=version.mlflow_page,
     )
 
 
@@ -210,6 +212,7 @@ def _largest(importances: Mapping[object, object]) -> list[tuple[str, float]]:
 def _pins(facts: Mapping[str, object]) -> list[tuple[str, object]]:
     """What the version was made from, without what has a place of its own on the page."""
     shown = {"agreement", "importances", "metrics", "datasets", "slices_left_out", "champion_note"}
+    shown |= {"compared_on", "logged_metrics"}
     return [(name, value) for name, value in facts.items() if name not in shown and value is not None]
 
 

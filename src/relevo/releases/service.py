@@ -159,6 +159,7 @@ class Releases:
             "revision": release.contract_revision,
             "as_of": release.event_at,
             "champion": champion,
+            "is_imported": self._contract(release).imported is not None,
             "steps": self._contract(release).release.canary.steps if champion is not None else (),
         }
 

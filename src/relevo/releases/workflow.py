@@ -1,7 +1,8 @@
-"""The durable workflow of one release: train, judge, approve, canary, promote. Each step is recorded once.
+"""The durable workflow of one release: train or take what was imported, judge, approve, canary, promote.
 
-What a person does (cancelling, approving, rolling back) takes effect in the state store at once; the workflow is woken
-up, and its next step finds what was done. So nothing is lost when the process dies in between.
+Each step is recorded once. What a person does (cancelling, approving, rolling back) takes effect in the state store at
+once; the workflow is woken up, and its next step finds what was done. So nothing is lost when the process dies in
+between.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from relevo.contract.service import ContractService
 from relevo.errors import NotFound, RelevoError
 from relevo.identity.model import RELEVO, Principal
+from relevo.imports.service import Imports
 from relevo.platform.encoding import parse
 from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.workflows import Workflows
@@ -47,6 +49,7 @@ class Deliver:
         *,
         releases: Releases,
         training: Training,
+        imports: Imports,
         contracts: ContractService,
         on_withdrawn: Callable[[str, str], None],
         on_live: Callable[[str, str], None],
@@ -54,6 +57,7 @@ class Deliver:
         self._workflows = workflows
         self._releases = releases
         self._training = training
+        self._imports = imports
         self._contracts = contracts
         self._on_withdrawn = on_withdrawn
         self._on_live = on_live
@@ -127,7 +131,11 @@ class Deliver:
         flow = self._workflows
         began = await flow.step(self._releases.prepare, release_id, name="prepare")
         as_of = datetime.fromisoformat(began["as_of"])
-        facts = await self._training.train(release_id, model, began["revision"], as_of, began["champion"])
+        revision, champion = began["revision"], began["champion"]
+        if began.get("is_imported"):
+            facts = await self._imports.candidate(release_id, model, revision, champion)
+        else:
+            facts = await self._training.train(release_id, model, revision, as_of, champion)
         evidence = await self._judge(release_id, facts)
         if not evidence.passed:
             failed = "; ".join(gate.message for gate in evidence.gates if not gate.passed)
