@@ -29,6 +29,7 @@ def import_model(
     environment: Annotated[str, typer.Option(help="model: by its requirements.txt; own: that of Relevo.")] = "model",
     log: Annotated[str, typer.Option(help="durable or buffered.")] = "durable",
     approvals: Annotated[int, typer.Option(help="How many people must approve.")] = 1,
+    p99_ms: Annotated[float, typer.Option(help="Latency that a canary of it must keep.")] = 50.0,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the ledger.")] = "",
     wait: Annotated[bool, typer.Option(help="Follow the import and its release.")] = True,
 ) -> None:
@@ -36,7 +37,7 @@ def import_model(
     client = Client.from_settings(timeout_seconds=180)  # MLflow may be coming up
     asked = {
         "uri": uri, "model": name, "owner": owner, "task": task, "environment": environment, "log": log,
-        "approvals": approvals, "reason": reason,
+        "approvals": approvals, "p99_ms": p99_ms, "reason": reason,
         "classes": [label.strip() for label in classes.split(",")] if classes else [],
     }  # fmt: skip
     try:

@@ -35,6 +35,7 @@ class Import(BaseModel, extra="forbid"):
     environment: Literal["model", "own"] = "model"
     log: Literal["durable", "buffered"] = "durable"
     approvals: Annotated[int, Field(ge=0, le=100)] = 1
+    p99_ms: Annotated[float, Field(gt=0, le=600_000)] = 50.0
     reason: Annotated[str, Field(max_length=2000)] = ""
 
 
@@ -62,6 +63,7 @@ async def begin_import(request: Request, body: Import, actor: Engineer) -> dict[
         environment=body.environment,
         log=body.log,
         approvals=body.approvals,
+        p99_ms=body.p99_ms,
     )
     started = await run_in_threadpool(_imports(request).begin, asked)
     return {"import": started, "model": model, "version": registered.version}

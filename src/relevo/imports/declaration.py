@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import yaml
 
-from relevo.contract.model import Ask, Contract, Imported, Label, Release, Training
+from relevo.contract.model import Ask, Contract, Imported, Label, Release, ServiceLevel, Training
 from relevo.imports.model import Asked
 from relevo.runtimes.model import Signature
 
 
 def contract_of(asked: Asked, signature: Signature, import_id: str) -> Contract:
-    """The declaration: name, owner, task, log, approvals; no package, sources, label, training, gates and rule."""
+    """The declaration: name, owner, task, log, release; no package, sources, label, training, gates and rule."""
     registered = asked.registered
     return Contract(
         model=asked.model,
@@ -21,7 +21,7 @@ def contract_of(asked: Asked, signature: Signature, import_id: str) -> Contract:
         ask=Ask(source="", inputs=tuple(column.name for column in signature.inputs)),
         label=Label(column="", source=""),
         training=Training(entry=""),
-        release=Release(approvals=asked.approvals),
+        release=Release(approvals=asked.approvals, slo=ServiceLevel(p99_ms=asked.p99_ms)),
         log=asked.log,
         imported=Imported(registered.name, registered.version, import_id, asked.environment),
     )
@@ -41,7 +41,7 @@ def text_of(contract: Contract, uri: str) -> str:
             "environment": imported.environment,
         },
         "ask": {"inputs": list(contract.ask.inputs)},
-        "release": {"approvals": contract.release.approvals},
+        "release": {"approvals": contract.release.approvals, "slo": {"p99_ms": contract.release.slo.p99_ms}},
         "log": contract.log,
     }
     return "# Recorded by relevo import.\n" + yaml.safe_dump(said, sort_keys=False, allow_unicode=True)

@@ -31,6 +31,7 @@ class Asked:
     environment: Literal["model", "own"] = "model"
     log: Literal["durable", "buffered"] = "durable"
     approvals: int = 1
+    p99_ms: float = 50.0
 
     @property
     def label(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -127,18 +129,32 @@ def _described(tracking: Any, registry: Any, version: Any) -> RegisteredVersion:
     place = str(registry.get_model_version_download_uri(version.name, version.version))
     if not place.startswith(_ROOT):
         raise Invalid(f"The files of {version.name}/{version.version} are not here: they are in {place}.", field="uri")
-    metrics = tracking.get_run(version.run_id).data.metrics if version.run_id else {}
     return RegisteredVersion(
         name=str(version.name),
         version=int(version.version),
         run_id=str(version.run_id or ""),
         folder=place.removeprefix(_ROOT).strip("/"),
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
-        metrics={str(name): float(value) for name, value in metrics.items()},
+        metrics=_metrics(tracking, version.run_id),
     )
 
 
-def _asked(question: Any, message: str) -> Any:
+def _metrics(tracking: Any, run_id: str | None) -> dict[str, float]:
+    """What the run logged that is a number; nothing of a run that is gone: a version outlives it."""
+    try:
+        run = _asked(lambda: tracking.get_run(run_id), "") if run_id else None
+    except NotFound:
+        run = None
+    logged = {} if run is None else run.data.metrics
+    return {str(name): float(value) for name, value in logged.items() if math.isfinite(value)}
+
+
+def _asked(question: Callable[[], Any], message: str) -> Any:
+    """What MLflow answers.
+
+    Raises:
+        NotFound: With the message, when it knows no such thing.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
