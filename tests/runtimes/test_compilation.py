@@ -267,7 +267,8 @@ def test_a_model_with_the_teams_own_code_is_isolated_with_it(
     assert [refusal["runtime"] for refusal in compiled.agreement["refused"]] == ["linear", "lightgbm"]
     assert compiled.agreement["largest_difference"] < 1e-9
     assert compiled.files.keys() == {
-        *("runtime/categories.json", "runtime/probe.json", "model/MLmodel", "model/model.pkl"),
+        *("runtime/background.json", "runtime/categories.json", "runtime/probe.json"),
+        *("model/MLmodel", "model/model.pkl"),
         "model/code/team_steps/__init__.py",
     }
     with pytest.raises(Unavailable, match="did not start: ModuleNotFoundError: No module named 'team_steps'"):
