@@ -2,5 +2,6 @@
 
 A runtime is compiled when a version is sealed, and used only if it agrees with the original; otherwise the original
 answers in a child process. What the gateway imports from here (``decoders``, ``loading``, ``isolated``, ``linear``,
-``lightgbm``) needs neither pandas nor scikit-learn nor MLflow; ``compilation`` and what it uses runs in training only.
+``lightgbm``, ``xgboost``, ``onnx``) needs neither pandas nor scikit-learn nor MLflow; ``compilation`` and what it uses
+runs in training only.
 """

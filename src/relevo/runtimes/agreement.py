@@ -13,6 +13,8 @@ from relevo.runtimes.model import Column, ColumnType, Signature
 
 #: Largest difference that counts as agreement, relative to the answer where that is beyond 1.
 TOLERANCE = 1e-9
+#: The same where one of the two computes in float32.
+SINGLE_TOLERANCE = 1e-6
 #: Holdout rows that are compared.
 MAX_HOLDOUT = 2_000
 
@@ -75,7 +77,7 @@ def thinned(tried: Trial, n_rows: int) -> Trial:
     return Trial(tried.signature, tried.kinds[::step], tried.rows[::step], tried.expected[::step])
 
 
-def check(ask: Callable[[list[Row]], Sequence[Answer]], tried: Trial) -> Agreement:
+def check(ask: Callable[[list[Row]], Sequence[Answer]], tried: Trial, tolerance: float = TOLERANCE) -> Agreement:
     """Compares ``ask``, a compiled runtime, with the original: the rows one by one, then all in one batch."""
     singly = [answer for row in tried.rows for answer in _answers(ask, [row])]
     answered = [i for i, answer in enumerate(singly) if answer is not None]
@@ -88,12 +90,12 @@ def check(ask: Callable[[list[Row]], Sequence[Answer]], tried: Trial) -> Agreeme
         for got in (singly[i], batch[i]):
             difference = _difference(expected, got)
             largest = max(largest, difference)
-            if not difference <= TOLERANCE and problem is None:
+            if not difference <= tolerance and problem is None:
                 shown = dict(zip((column.name for column in tried.signature.inputs), tried.rows[i], strict=True))
                 problem = f"{tried.kinds[i]} row {shown}: the original answers {expected}, this one {got}"
         refused += expected is None
     counts = {kind: tried.kinds.count(kind) for kind in dict.fromkeys(tried.kinds)}
-    return Agreement(counts, largest, TOLERANCE, refused, problem)
+    return Agreement(counts, largest, tolerance, refused, problem)
 
 
 def _difference(expected: Answer | None, got: Answer | None) -> float:

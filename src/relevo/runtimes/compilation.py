@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from relevo.contract.model import Task
 from relevo.errors import Invalid, RelevoError
 from relevo.platform.encoding import to_json
-from relevo.runtimes import agreement, lightgbm, linear, original
+from relevo.runtimes import agreement, original
+from relevo.runtimes.compilers import COMPILERS
 from relevo.runtimes.explanation import BACKGROUND_FILE, BACKGROUND_ROWS
-from relevo.runtimes.frames import CATEGORIES_FILE, Categories, as_frame, rows_of_frame
+from relevo.runtimes.frames import as_frame, rows_of_frame
 from relevo.runtimes.isolated import IsolatedRuntime
-from relevo.runtimes.linearise import linearise
 from relevo.runtimes.loading import ISOLATED, PROBE_FILE, Probe, Runtime, open_runtime
-from relevo.runtimes.model import Signature
+from relevo.runtimes.model import CATEGORIES_FILE, Signature
 from relevo.runtimes.model_folder import model_files
 
 if TYPE_CHECKING:
@@ -38,10 +37,6 @@ class Compiled:
     runtime: str
     files: dict[str, bytes]
     agreement: dict[str, object]
-
-
-#: A compiler gives the runtime's files, or raises Invalid with the reason why it does not apply.
-Compiler = Callable[[Any, Signature, Categories], Mapping[str, bytes]]
 
 
 def compile_model(
@@ -78,30 +73,38 @@ def compile_model(
         raise Invalid("Expected holdout rows to compare the compiled model on, got none.")
     ask(holdout[:1])  # a model that cannot answer at all says so here, in its own words
     tried = agreement.trial(ask, holdout, signature, kind)
+    is_single = original.is_single(model, inputs.head(1), signature)
     shared = {
         CATEGORIES_FILE: msgspec.json.encode(categories),
-        PROBE_FILE: _probe(tried),
         BACKGROUND_FILE: msgspec.json.encode(holdout[:: max(1, len(holdout) // BACKGROUND_ROWS)][:BACKGROUND_ROWS]),
     }
     refused: list[dict[str, str]] = []
     for name, compiler in COMPILERS:
         try:
-            files = dict(compiler(model, signature, categories))
-            compared = compare(open_runtime(name, files, signature), tried)
+            files = shared | dict(compiler(model, signature, categories))
+            tolerance = _tolerance(name, is_single=is_single)
+            compared = compare(open_runtime(name, files, signature), tried, tolerance)
         except Exception as error:
             refused.append({"runtime": name, "reason": _reason(error)})
             continue
         if compared.disagreement is None:
-            return Compiled(name, files | shared, _evidence(name, compared, refused))
+            return Compiled(name, files | _probe(tried, tolerance), _evidence(name, compared, refused))
         refused.append({"runtime": name, "reason": compared.disagreement})
-    files = shared | (model_files(model, package) if original_files is None else dict(original_files))
+    saved = model_files(model, package) if original_files is None else dict(original_files)
+    files = shared | _probe(tried, agreement.TOLERANCE) | saved
     return Compiled(ISOLATED, files, _evidence(ISOLATED, _isolated(files, signature, tried), refused))
 
 
-def compare(runtime: Runtime, tried: agreement.Trial) -> agreement.Agreement:
+def _tolerance(runtime: str, *, is_single: bool) -> float:
+    """Two ways to add in float32 differ in the last digits; a booster's own library adds as the original does."""
+    is_other = runtime.startswith("onnx")
+    return agreement.SINGLE_TOLERANCE if runtime == "onnx-float32" or (is_other and is_single) else agreement.TOLERANCE
+
+
+def compare(runtime: Runtime, tried: agreement.Trial, tolerance: float = agreement.TOLERANCE) -> agreement.Agreement:
     """How ``runtime`` agrees with the trial; closes it."""
     try:
-        return agreement.check(lambda rows: runtime.predict(rows), tried)
+        return agreement.check(lambda rows: runtime.predict(rows), tried, tolerance)
     finally:
         runtime.close()
 
@@ -128,28 +131,7 @@ def training_categories(inputs: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def _linear(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
-    return {linear.FILE: msgspec.json.encode(linearise(model, signature, categories))}
-
-
-def _lightgbm(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
-    while type(model).__name__ == "Pipeline" and len(model.steps) == 1:
-        model = model.steps[0][1]
-    booster = getattr(model, "booster_", model)
-    if not (type(booster).__module__.startswith("lightgbm") and hasattr(booster, "model_to_string")):
-        raise Invalid(f"{type(model).__name__} is not a LightGBM model")
-    if callable(getattr(model, "objective_", None)):
-        raise Invalid("an objective written in Python is not part of the booster")
-    if signature.task is Task.CLASSIFICATION and booster is not model and not hasattr(model, "predict_proba"):
-        raise Invalid(f"{type(model).__name__} is no classifier")
-    return {lightgbm.FILE: booster.model_to_string().encode()}
-
-
-#: In the order of preference. ONNX and others come in here.
-COMPILERS: tuple[tuple[str, Compiler], ...] = (("linear", _linear), ("lightgbm", _lightgbm))
-
-
-def _probe(tried: agreement.Trial) -> bytes:
+def _probe(tried: agreement.Trial, tolerance: float) -> dict[str, bytes]:
     """A few rows of every kind that the original answers, each with its answer."""
     places = [i for i, answer in enumerate(tried.expected) if answer is not None]
     kinds = dict.fromkeys(tried.kinds[i] for i in places)
@@ -159,9 +141,9 @@ def _probe(tried: agreement.Trial) -> bytes:
     probe = Probe(
         rows=[tried.rows[i] for i in chosen],
         outputs=[tried.expected[i] for i in chosen],  # type: ignore[misc]
-        tolerance=agreement.TOLERANCE,
+        tolerance=tolerance,
     )
-    return msgspec.json.encode(probe)
+    return {PROBE_FILE: msgspec.json.encode(probe)}
 
 
 def _is_finite(answer: agreement.Answer | None) -> bool:

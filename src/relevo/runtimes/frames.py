@@ -9,16 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from relevo.runtimes.model import Column, ColumnType, FrameType, Signature
+from relevo.runtimes.model import Categories, Column, ColumnType, FrameType, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
-
-#: Name of a bundle's file with the training categories of the text inputs, by column.
-CATEGORIES_FILE = "runtime/categories.json"
-
-#: Training categories of each text input, sorted.
-Categories = Mapping[str, Sequence[str]]
 
 
 def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories: Categories) -> pd.DataFrame:

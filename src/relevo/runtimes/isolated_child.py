@@ -20,9 +20,9 @@ from relevo.platform.encoding import parse
 from relevo.platform.processes import die_with_parent
 from relevo.runtimes import original
 from relevo.runtimes.explanation import read_background, sampled
-from relevo.runtimes.frames import CATEGORIES_FILE, as_frame
+from relevo.runtimes.frames import as_frame
 from relevo.runtimes.messages import Answer, Closed, Question, receive, send
-from relevo.runtimes.model import Signature
+from relevo.runtimes.model import CATEGORIES_FILE, Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
 
 
@@ -35,6 +35,7 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
         categories = msgspec.json.decode((folder / CATEGORIES_FILE).read_bytes(), type=dict[str, list[str]])
         background = read_background(folder, signature)
         model = load_model(folder / FOLDER)
+        as_frame([], signature, categories)  # imports pandas now: the first request has a limit of its own
     except Exception as error:
         logging.exception("the model could not be loaded")
         send(connection, Answer(error=_told(error)))

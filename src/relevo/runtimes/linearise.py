@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from relevo.contract.model import Task
 from relevo.errors import Invalid
-from relevo.runtimes.frames import Categories, as_frame
+from relevo.runtimes.frames import as_frame
 from relevo.runtimes.linear import LinearModel, Number, Table, Weights
-from relevo.runtimes.model import Column, ColumnType, Link, Signature
+from relevo.runtimes.model import Categories, Column, ColumnType, Link, Signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ def linearise(model: Any, signature: Signature, categories: Categories) -> Linea
     """
     steps = _steps(model)
     *prepare, final = steps
-    link, coefficients, intercept = _final(final, signature)
+    link, coefficients, intercept = final_layer(final, signature)
     if prepare and _name(prepare[0]) == "ColumnTransformer":
         for scaler in reversed(prepare[1:]):
             center, scale = _affine(scaler, coefficients.shape[1])
@@ -87,8 +87,12 @@ def _is_identity(step: Any) -> bool:
     return _name(step) == "FunctionTransformer" and step.func is None
 
 
-def _final(final: Any, signature: Signature) -> tuple[Link, np.ndarray, np.ndarray]:
-    """The link, coefficients ``(n_outputs, n_features)`` and intercept ``(n_outputs,)``."""
+def final_layer(final: Any, signature: Signature) -> tuple[Link, np.ndarray, np.ndarray]:
+    """The link, coefficients ``(n_outputs, n_features)`` and intercept ``(n_outputs,)``.
+
+    Raises:
+        Invalid: It is no linear model that is known.
+    """
     import numpy as np
 
     name = _name(final)

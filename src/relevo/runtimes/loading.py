@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import msgspec
 
 from relevo.errors import Corrupted, Invalid
-from relevo.runtimes import lightgbm, linear
+from relevo.runtimes import lightgbm, linear, onnx, xgboost
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.isolated import IsolatedRuntime
-from relevo.runtimes.model import Link, Signature, timed
+from relevo.runtimes.model import CATEGORIES_FILE, Categories, Link, Signature, timed
 
 #: The runtime that asks the original model in a child process.
 ISOLATED = "isolated"
@@ -151,7 +151,8 @@ def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) 
     if manifest.runtime == ISOLATED:
         runtime: Runtime = IsolatedRuntime(folder, signature, python=python)
     else:
-        files = {path: (folder / path).read_bytes() for path in _FILES.values() if (folder / path).is_file()}
+        wanted = (CATEGORIES_FILE, *_FILES.values())
+        files = {path: (folder / path).read_bytes() for path in wanted if (folder / path).is_file()}
         runtime = open_runtime(manifest.runtime, files, signature)
     return LoadedRuntime(
         runtime, signature, probe, partial(IsolatedRuntime, folder, signature, python=python, explains=True)
@@ -159,7 +160,7 @@ def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) 
 
 
 def open_runtime(name: str, files: Mapping[str, bytes], signature: Signature) -> Runtime:
-    """The compiled runtime of that name from its files.
+    """The compiled runtime of that name from its file, and the categories beside it.
 
     Raises:
         Corrupted: The file is missing or is not what the runtime expects.
@@ -173,12 +174,26 @@ def open_runtime(name: str, files: Mapping[str, bytes], signature: Signature) ->
     try:
         if name == "linear":
             return linear.LinearRuntime.load(files[path], signature)
-        return lightgbm.LightgbmRuntime.load(files[path], signature)
+        if name == "lightgbm":
+            return lightgbm.LightgbmRuntime.load(files[path], signature)
+        if name == "xgboost":
+            return xgboost.XgboostRuntime.load(files[path], signature, _categories(files))
+        return onnx.OnnxRuntime.load(files[path], signature, _categories(files))
     except (msgspec.MsgspecError, ValueError) as error:
         raise Corrupted(f"{path}: {error}") from None
 
 
-_FILES = {"linear": linear.FILE, "lightgbm": lightgbm.FILE}
+_FILES = {
+    "linear": linear.FILE,
+    "lightgbm": lightgbm.FILE,
+    "xgboost": xgboost.FILE,
+    "onnx-float64": onnx.FILE,
+    "onnx-float32": onnx.FILE,
+}
+
+
+def _categories(files: Mapping[str, bytes]) -> Categories:
+    return msgspec.json.decode(files.get(CATEGORIES_FILE, b"{}"), type=dict[str, list[str]])
 
 
 def _is_close(expected: float | list[float], got: float | list[float], tolerance: float) -> bool:

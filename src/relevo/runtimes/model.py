@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 from relevo.contract.model import Task
+
+#: Name of a bundle's file with the training categories of the text inputs, by column.
+CATEGORIES_FILE = "runtime/categories.json"
+
+#: Training categories of each text input, sorted.
+Categories = Mapping[str, Sequence[str]]
 
 
 class ColumnType(StrEnum):

@@ -23,13 +23,31 @@ def predict(model: Any, frame: pd.DataFrame, signature: Signature) -> np.ndarray
     """
     import numpy as np
 
+    return _shaped(np.asarray(_asked(model, frame, signature), dtype=np.float64), len(frame), signature)
+
+
+def is_single(model: Any, frame: pd.DataFrame, signature: Signature) -> bool:
+    """Whether the model itself answers in float32, as XGBoost does."""
+    import numpy as np
+
+    return np.asarray(_asked(model, frame, signature)).dtype == np.float32
+
+
+def _asked(model: Any, frame: pd.DataFrame, signature: Signature) -> Any:
+    import numpy as np
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         if signature.task is Task.CLASSIFICATION and hasattr(model, "predict_proba"):
-            answer = np.asarray(model.predict_proba(frame), dtype=np.float64)
-        else:
-            answer = np.asarray(model.predict(frame), dtype=np.float64)
-    return _shaped(answer, len(frame), signature)
+            return model.predict_proba(frame)
+        return _predict(model, frame)
+
+
+def _predict(model: Any, frame: pd.DataFrame) -> Any:
+    """The model's own answer. XGBoost's booster takes frames by another name."""
+    if type(model).__name__ == "Booster" and type(model).__module__.startswith("xgboost"):
+        return model.inplace_predict(frame)
+    return model.predict(frame)
 
 
 def _shaped(answer: np.ndarray, n_rows: int, signature: Signature) -> np.ndarray:

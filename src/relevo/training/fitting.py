@@ -17,8 +17,8 @@ import polars as pl
 from relevo.contract.model import Task
 from relevo.datasets.loaders import resolve
 from relevo.errors import Invalid
-from relevo.runtimes.frames import Categories, categories_of, frame_of_columns
-from relevo.runtimes.model import Signature
+from relevo.runtimes.frames import categories_of, frame_of_columns
+from relevo.runtimes.model import Categories, Signature
 from relevo.runtimes.original import check_classes
 from relevo.training.model import Run, TrainingSet
 from relevo.training.rows import AT, INPUT, LABEL
