@@ -1,10 +1,12 @@
-"""What the control plane does by itself as time passes: features, windows that are due, what is no longer used."""
+"""What the control plane does by itself as time passes: features, due windows, the gateway's reports, cleaning up."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from relevo.app.services import Services
 from relevo.errors import RelevoError
@@ -17,7 +19,10 @@ COLLECT_EVERY_SECONDS = 24 * 3600.0
 
 
 class Schedule:
-    """A thread that looks every second at each endpoint on the wall clock; a replay's driver does so itself."""
+    """A thread that looks every second at each endpoint on the wall clock; a replay's driver does so itself.
+
+    What the gateway reports is of the wall clock in a replay too.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -38,18 +43,20 @@ class Schedule:
 
     def _run(self) -> None:
         while not self._stopping.wait(EVERY_SECONDS):
-            for endpoint in self._services.serving.endpoints():
-                try:
-                    self._look(endpoint.name)
-                except Exception:
-                    self.failures += 1
-                    logger.exception("the schedule of %s failed (%d failures so far)", endpoint.name, self.failures)
+            self._try("listing the endpoints", self._look_at_endpoints)
+            self._try("looking at what the gateway has loaded", self._services.monitoring.judge_loading)
+            self._try("collecting what is no longer used", self._collect)
 
-            try:
-                self._collect()
-            except Exception:
-                self.failures += 1
-                logger.exception("collecting what is no longer used failed (%d failures so far)", self.failures)
+    def _look_at_endpoints(self) -> None:
+        for endpoint in self._services.serving.endpoints():
+            self._try(f"the schedule of {endpoint.name}", partial(self._look, endpoint.name))
+
+    def _try(self, what: str, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Exception:
+            self.failures += 1
+            logger.exception("%s failed (%d failures so far)", what, self.failures)
 
     def _collect(self) -> None:
         if time.monotonic() - self._collected >= COLLECT_EVERY_SECONDS:

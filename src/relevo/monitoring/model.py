@@ -40,6 +40,7 @@ class AlertKind(StrEnum):
     RELEASE = "release"  # a release failed or was withdrawn
     FRESHNESS = "freshness"  # the newest known rows of a feature view are older than it allows
     FEATURES = "features"  # feature views could not be brought up to date
+    BUNDLE = "bundle"  # the gateway refuses a version that it was asked to load
 
 
 class DueWindow(NamedTuple):

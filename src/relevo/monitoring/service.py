@@ -13,6 +13,7 @@ from relevo.identity.model import RELEVO, Principal
 from relevo.ledger.service import Ledger
 from relevo.monitoring import policy, store
 from relevo.monitoring.analysis import Rows, read_inputs, read_label_counts, read_rows
+from relevo.monitoring.loading import is_refused, loading_finding
 from relevo.monitoring.looks import Looks
 from relevo.monitoring.model import (
     Alert,
@@ -189,10 +190,16 @@ class Monitoring:
             raise Conflict(f"Alert {alert_id} was resolved at {alert.resolved_at.isoformat()}.")
         return self._close(tx, alert, actor, reason, self._clock.now(alert.endpoint, tx))
 
-    def alerts(self, open_only: bool = False, endpoint: str | None = None, limit: int = 200) -> Sequence[Alert]:
-        """Alerts, the newest first."""
+    def alerts(
+        self,
+        open_only: bool = False,
+        endpoint: str | None = None,
+        limit: int | None = 200,
+        kind: AlertKind | None = None,
+    ) -> Sequence[Alert]:
+        """Alerts, the newest first; without a ``limit`` all."""
         with self._state.read() as tx:
-            return store.all_alerts(tx, open_only=open_only, endpoint=endpoint, limit=limit)
+            return store.all_alerts(tx, open_only=open_only, endpoint=endpoint, limit=limit, kind=kind)
 
     def report_unwatched(self, tx: Transaction, endpoint: str, due: DueWindow, why: str) -> None:
         """Raise the alert that a window could not be analysed; the next one that can be resolves it."""
@@ -228,6 +235,18 @@ class Monitoring:
         """Take another look at the features' freshness into account; ``stale`` says in words which are too old."""
         is_raised = self._looks.judge(endpoint, AlertKind.FRESHNESS, bool(stale))
         self._report(endpoint, policy.freshness_finding(stale, is_raised))
+
+    def judge_loading(self) -> None:
+        """Look at what the gateway has loaded for every endpoint; a refused version is an alert until it is mended."""
+        said = self._serving.loading()
+        if not said:  # no gateway runs
+            return
+        raised = {alert.endpoint: alert for alert in self.alerts(open_only=True, kind=AlertKind.BUNDLE, limit=None)}
+        for endpoint, states in said.items():
+            if endpoint in raised or is_refused(states):
+                route = self._serving.current_route(endpoint)
+                answering = [] if route is None else [arm.version for arm in route.arms]
+                self._restate(raised.get(endpoint), endpoint, loading_finding(endpoint, states, answering))
 
     # -- performance over longer periods ------------------------------------------------------------------------
 
@@ -269,6 +288,19 @@ class Monitoring:
                 self.raise_alert(tx, endpoint, finding, event_at)
             else:
                 self._recover(tx, endpoint, finding.kind, event_at)
+
+    def _restate(self, known: Alert | None, endpoint: str, finding: Finding) -> None:
+        """Like ``_report``; an open alert that would say something else now gives way to a new one."""
+        is_same = known is not None and (known.message, known.severity) == (finding.message, finding.severity)
+        if finding.is_raised is None or (is_same if finding.is_raised else known is None):
+            return
+        with self._state.transaction() as tx:
+            event_at = self._clock.now(endpoint, tx)
+            self._recover(
+                tx, endpoint, finding.kind, event_at, reason="it has changed" if finding.is_raised else "recovered"
+            )
+            if finding.is_raised:
+                self.raise_alert(tx, endpoint, finding, event_at)
 
     def _rows(self, endpoint: str, start: datetime, end: datetime) -> Rows:
         return read_rows(self._log.window(endpoint, start, end, known_by=self._clock.now(endpoint)))

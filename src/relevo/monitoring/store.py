@@ -145,13 +145,17 @@ def resolve(tx: Transaction, alert_id: int, resolved_at: datetime) -> None:
     tx.execute(sa.update(alerts).where(alerts.c.id == alert_id).values(resolved_at=resolved_at))
 
 
-def all_alerts(tx: Transaction, *, open_only: bool, endpoint: str | None, limit: int) -> Sequence[Alert]:
+def all_alerts(
+    tx: Transaction, *, open_only: bool, endpoint: str | None, limit: int | None, kind: AlertKind | None = None
+) -> Sequence[Alert]:
     """Alerts, the newest first."""
     query = sa.select(alerts).order_by(alerts.c.id.desc()).limit(limit)
     if open_only:
         query = query.where(alerts.c.resolved_at.is_(None))
     if endpoint is not None:
         query = query.where(alerts.c.endpoint == endpoint)
+    if kind is not None:
+        query = query.where(alerts.c.kind == kind)
     return [_alert(row) for row in tx.execute(query)]
 
 

@@ -165,6 +165,19 @@ class Serving:
         """The last reports of the gateway workers that run."""
         return heartbeats.alive(heartbeats.read(self._reports), datetime.now(UTC))
 
+    def loading(self) -> dict[str, dict[int, list[str]]]:
+        """What each live gateway worker says of each version that it was asked to load, by endpoint and version.
+
+        Empty when no worker is alive: nobody says anything.
+        """
+        said: dict[str, dict[int, list[str]]] = {}
+        for worker in sorted(self.live_workers(), key=lambda one: one.worker):
+            for endpoint, states in worker.loaded.items():
+                versions = said.setdefault(endpoint, {})
+                for version, state in states.items():
+                    versions.setdefault(version, []).append(state)
+        return said
+
     def await_loaded(self, endpoint: str, version: int, timeout: float) -> None:
         """Wait until every live gateway worker has loaded and probed the version.
 
