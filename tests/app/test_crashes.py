@@ -47,7 +47,8 @@ def check_done_once(relevo: Relevo, project: Project, release: str) -> None:
     assert [one["number"] for one in sealed if one["run_id"] in runs] == [version]
     actions = Counter(e["action"] for e in relevo.ledger(project.model) if e["facts"].get("release") == release)
     assert actions == {
-        "release began": 1, "gates judged": 1, "release approved": 1, "traffic shifted": 2, "version promoted": 1
+        "release began": 1, "gates judged": 1, "load test judged": 1, "release approved": 1, "traffic shifted": 2,
+        "version promoted": 1,
     }  # fmt: skip
     shares = [
         [(arm["version"], arm["percent"]) for arm in route["arms"]][-1]

@@ -88,7 +88,8 @@ def test_a_canary_that_raises_gives_its_traffic_back_and_costs_no_request(
 def test_a_canary_slower_than_its_contract_allows_gives_its_traffic_back(
     relevo: Relevo, contested: Project, champion: int
 ) -> None:
-    contested.change("relevo.yaml", "p99_ms: 5000", "p99_ms: 0.001")
+    unmet = "slo: {p99_ms: 0.001, error_rate: 0.02}\n  load_test: {requests: 0}"  # it would not get that far
+    contested.change("relevo.yaml", "slo: {p99_ms: 5000, error_rate: 0.02}", unmet)
     with Load(relevo, contested.model).running() as load:
         release = reach_canary(relevo, contested)
         check_given_back(relevo, contested, release, champion, "answers with a p99 of")

@@ -33,7 +33,7 @@ from relevo.platform.encoding import canonical, to_json
 from relevo.predictions.columns import PREDICTIONS
 from relevo.predictions.tables import LogTable, table_path
 from relevo.registry.bundles import write_bundle
-from relevo.releases.model import Evaluation, ReleaseState
+from relevo.releases.model import Evaluation, LoadFigures, ReleaseState
 from relevo.retraining import store as retraining_store
 from relevo.retraining.model import Decision
 from relevo.runtimes.linear import FILE, LinearModel, Number
@@ -61,6 +61,18 @@ RELEASES = (
 )
 REVIEWER = Principal("ruth", Role.REVIEWER)
 
+#: What a load test of each version that got so far has measured.
+LOAD = LoadFigures(
+    requests=500,
+    failed=0,
+    concurrency=4,
+    rows=1,
+    p50_ms=1.42,
+    p95_ms=2.61,
+    p99_ms=4.37,
+    requests_per_second=2410.0,
+    is_looked_up=False,
+)
 _SIGNATURE = Signature(
     parse_contract(EXAMPLE.read_text(), str(EXAMPLE)).task,
     (
@@ -180,6 +192,8 @@ def _release(services: Services, number: int, at: datetime, outcome: str, rng: G
     with services.state.transaction() as tx:
         services.registry.seal(tx, folder, workflow_id=release_id, as_of=at)
     evidence = releases.judge(release_id, number, evaluation, facts)
+    if evidence.passed:
+        evidence = services.load_testing.judge(release_id, LOAD)
     if not evidence.passed:
         failed = "; ".join(gate.message for gate in evidence.gates if not gate.passed)
         releases.end(release_id, ReleaseState.REJECTED, failed)

@@ -185,6 +185,21 @@ def test_a_sliding_window_is_read() -> None:
         ),
         ("steps: [5, 25, 50]", "steps: [25, 5]", "release.canary.steps: expected rising percents from 1 to 99"),
         ("steps: [5, 25, 50]", "steps: [5, half]", "release.canary.steps[1]: expected a whole number, got 'half'"),
+        (
+            "slo: {",
+            "load_test: {requests: -1}\n  slo: {",
+            "release.load_test.requests: expected a whole number, 0 or more, got the number -1",
+        ),
+        (
+            "slo: {",
+            "load_test: {concurrency: 65}\n  slo: {",
+            "release.load_test.concurrency: expected at most 64 requests at once, got 65",
+        ),
+        (
+            "slo: {",
+            "load_test: {rows: 1001}\n  slo: {",
+            "release.load_test.rows: expected at most 1000 rows a request, got 1001",
+        ),
         ("error_rate: 0.001", "error_rate: 2", "release.slo.error_rate: expected a share from 0 to 1, got the number"),
         ("slices: [origin, carrier]", "slices: [orign]", "slices are inputs; expected one of carrier, origin"),
         ("{age: 28d}", "{aeg: 28d}", "retrain.when.any_of[1].aeg: unknown key; expected one of performance_drop, age"),

@@ -156,7 +156,7 @@ def test_permissions_of_roles_are_described() -> None:
     assert described == {
         permission.value: [permission in PERMISSIONS[role] for role in roles] for permission in Permission
     }
-    assert {*roles, Role.RUN, Role.SYSTEM} == set(Role)
+    assert {*roles, Role.RUN, Role.LOAD_TEST, Role.SYSTEM} == set(Role)
 
 
 def test_every_figure_of_the_demo_is_explained() -> None:

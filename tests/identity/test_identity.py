@@ -138,6 +138,22 @@ def test_a_token_may_narrow_its_principals_role_and_not_widen_it(state: State, i
             identity.create_token(tx, "ana", role, note="")
 
 
+def test_only_relevo_itself_makes_a_token_whose_requests_are_not_logged(state: State, identity: Identity) -> None:
+    make(state, identity, "ada", Role.ADMIN)
+    ada = Principal("ada", Role.ADMIN)
+    with state.transaction() as tx:
+        identity.create_token(tx, RELEVO.name, Role.RUN, note="so that relevo is known")
+    for owner in ("ada", RELEVO.name):
+        with pytest.raises(NotAllowed, match="it is Relevo's own"), state.transaction() as tx:
+            identity.create_token(tx, owner, Role.LOAD_TEST, note="", actor=ada)
+    with pytest.raises(Invalid, match="Relevo's own"), state.transaction() as tx:
+        identity.create_principal(tx, "loader", Role.LOAD_TEST)
+    with state.transaction() as tx:
+        token = identity.create_token(tx, RELEVO.name, Role.LOAD_TEST, note="load test")
+    principal = identity.authenticate(token)
+    assert {each for each in Permission if principal.may(each)} == {Permission.PREDICT, Permission.ADDRESS_VERSION}
+
+
 @pytest.mark.parametrize("name", ["", "Ana", "a b", "-a", "a/b", "a\n", "x" * 129, "relevo"])
 def test_a_name_that_is_not_plain_is_refused(state: State, identity: Identity, name: str) -> None:
     with pytest.raises(Invalid), state.transaction() as tx:

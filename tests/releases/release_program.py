@@ -63,6 +63,7 @@ def main() -> None:
     deliver = Deliver(
         workflows,
         releases=world.releases,
+        load_testing=world.load_testing,
         training=SealedAtOnce(world, workflows),  # type: ignore[arg-type]
         imports=None,  # type: ignore[arg-type]  # nothing is imported here
         contracts=world.contracts,

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from relevo.contract import store as contract_store
 from relevo.contract.model import (
     AppliedContract,
@@ -16,6 +18,7 @@ from relevo.contract.model import (
     Contract,
     Gate,
     Label,
+    LoadTest,
     Release,
     ServiceLevel,
     Source,
@@ -23,18 +26,24 @@ from relevo.contract.model import (
     Training,
 )
 from relevo.contract.service import ContractService
+from relevo.features.service import FeatureService
 from relevo.identity.model import Principal, Role
+from relevo.identity.service import Identity
 from relevo.ledger.service import Ledger
 from relevo.platform.clock import EventClock
 from relevo.platform.objects import Objects
 from relevo.platform.settings import Settings
 from relevo.platform.state import State
 from relevo.registry.bundles import write_bundle
+from relevo.registry.load_rows import LOAD_ROWS_FILE, LoadRows
 from relevo.registry.model import Stage
 from relevo.registry.service import Registry
+from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import Evaluation, Evidence
 from relevo.releases.model import Release as Recorded
 from relevo.releases.service import Releases
+from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Link, Number
+from relevo.runtimes.loading import PROBE_FILE, Probe
 from relevo.runtimes.model import Column, ColumnType, Signature
 from relevo.serving import heartbeats
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
@@ -58,8 +67,28 @@ CONTRACT = Contract(
     label=Label("late", "flights"),
     training=Training("delay:train"),
     gates=(Gate(metric="roc_auc", at_least=0.7), Gate(metric="log_loss", better_than_champion_by=0.01)),
-    release=Release(1, Canary((10, 50), minutes=10, requests=30), ServiceLevel(p99_ms=50, error_rate=0.01)),
+    release=Release(
+        1,
+        Canary((10, 50), minutes=10, requests=30),
+        ServiceLevel(p99_ms=50, error_rate=0.01),
+        LoadTest(requests=0),  # most tests report as a gateway, and run none
+    ),
 )
+SIGNATURE = Signature(Task.CLASSIFICATION, (Column("hour", ColumnType.INTEGER),), classes=("0", "1"))
+
+
+def sealed_files(version: int, load_rows: LoadRows | None = None) -> dict[str, bytes]:
+    """The files of a small model that a real gateway loads: the later the hour, the likelier."""
+    content = msgspec.json.encode(
+        LinearModel(Link.LOGISTIC, (float(version),), (Number(0, 0.0, 1.0, (0.1,), 0.0),), ())
+    )
+    rows: list[list[Any]] = [[hour] for hour in (0, 12, 23)]
+    answers: Any = LinearRuntime.load(content, SIGNATURE).predict(rows)
+    return {
+        FILE: content,
+        PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9)),
+        LOAD_ROWS_FILE: msgspec.json.encode(load_rows or LoadRows(("hour",), [[hour] for hour in range(24)])),
+    }
 
 
 def evaluation(roc_auc: float = 0.8, log_loss: float = 0.4, champion: int | None = None, **changes: Any) -> Evaluation:
@@ -95,6 +124,17 @@ class World:
             ledger=self.ledger,
             clock=self.clock,
         )
+        self.identity = Identity(state)
+        self.features = FeatureService(state, self.contracts, settings, self.clock)
+        self.load_testing = LoadTesting(
+            state,
+            settings,
+            releases=self.releases,
+            registry=self.registry,
+            serving=self.serving,
+            identity=self.identity,
+            features=self.features,
+        )
         self.loaded: dict[int, str] = {}
         self.counters: dict[int, Counters] = {}
         self.boot = "b1"
@@ -108,7 +148,7 @@ class World:
             if revision == 1:
                 self.clock.start_replay(tx, MODEL, BEGIN)
 
-    def seal(self, version: int, workflow_id: str) -> None:
+    def seal(self, version: int, workflow_id: str, files: dict[str, bytes] | None = None) -> None:
         folder = self.settings.folder("packed") / str(version)
         if not folder.exists():
             write_bundle(
@@ -117,8 +157,8 @@ class World:
                 version=version,
                 run_id="run",
                 runtime="linear",
-                signature=Signature(Task.CLASSIFICATION, (Column("hour", ColumnType.INTEGER),), classes=("0", "1")),
-                files={"linear.json": b"%d" % version},
+                signature=SIGNATURE,
+                files=files or sealed_files(version),
                 facts={},
             )
         with self.state.transaction() as tx:

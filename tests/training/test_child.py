@@ -17,6 +17,8 @@ from relevo.features import FeatureView, latest, mean
 from relevo.features.request import OnRequest, asked_at, value, where
 from relevo.platform.jobs import Job
 from relevo.registry.bundles import read_manifest, verify_files
+from relevo.registry.load_rows import MOST_LOAD_ROWS, read_load_rows
+from relevo.runtimes.decoders import build_decoder
 from relevo.runtimes.loading import load_runtime
 from relevo.runtimes.model import ColumnType
 from relevo.statistics.baseline import parse_baseline
@@ -196,6 +198,21 @@ def test_a_bundle_holds_what_serving_and_monitoring_need(sealed: Sealed) -> None
     assert profiles.columns["seats"].null_rate == pytest.approx(1 / 11, abs=0.02)
     assert profiles.prediction is not None
     assert profiles.prediction.rows == folder.read("built")["held_out"]
+
+
+def test_a_bundle_holds_held_out_rows_as_requests_that_its_signature_reads(sealed: Sealed) -> None:
+    manifest, load_rows = read_manifest(sealed.folder.bundle), read_load_rows(sealed.folder.bundle)
+    assert load_rows is not None
+    assert load_rows.columns == ("zone", "distance", "seats", "busy", "busy_6h")
+    held_out = sealed.folder.read("built")["held_out"]
+    assert held_out / 2 <= len(load_rows.rows) <= min(held_out, MOST_LOAD_ROWS)
+    decode = build_decoder(manifest.signature)
+    for sent in (("zone", "distance", "seats"), load_rows.columns):  # a view fills the others, or they are sent
+        bodies = load_rows.bodies(sent, 1)
+        assert len(bodies) == len(load_rows.rows)
+        assert all(len(decode(body).rows) == 1 for body in bodies)
+    seats = [row[2] for row in load_rows.rows]
+    assert None in seats and all(seat is None or isinstance(seat, int) for seat in seats)
 
 
 def test_champion_and_challenger_meet_on_rows_that_neither_was_trained_on(sealed: Sealed) -> None:

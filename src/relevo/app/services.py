@@ -34,6 +34,7 @@ from relevo.platform.state import State
 from relevo.platform.workflows import Workflows
 from relevo.predictions.log import PredictionLog
 from relevo.registry.service import Registry
+from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import ReleaseState
 from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
@@ -72,6 +73,7 @@ class Services:
     parity: ParityService
     watch: Watch
     releases: Releases
+    load_testing: LoadTesting
     deliver: Deliver
     retraining: Retraining
     mlflow: MLflowServer
@@ -213,9 +215,20 @@ def compose(settings: Settings) -> Services:
         is_over=lambda release_id: releases.release(release_id).state in TRY_AGAIN,
     )
     releases = Releases(state, contracts=contracts, registry=registry, serving=serving, ledger=ledger, clock=clock)
+    features = FeatureService(state, contracts, settings, clock)
+    load_testing = LoadTesting(
+        state,
+        settings,
+        releases=releases,
+        registry=registry,
+        serving=serving,
+        identity=identity,
+        features=features,
+    )
     deliver = Deliver(
         workflows,
         releases=releases,
+        load_testing=load_testing,
         training=training,
         imports=imports,
         contracts=contracts,
@@ -236,7 +249,6 @@ def compose(settings: Settings) -> Services:
         retraining.on_final(window)
 
     watch = Watch(state, monitoring=monitoring, workflows=workflows, log=log, on_final=on_final)
-    features = FeatureService(state, contracts, settings, clock)
     parity = ParityService(
         state,
         settings,
@@ -274,6 +286,7 @@ def compose(settings: Settings) -> Services:
         parity=parity,
         watch=watch,
         releases=releases,
+        load_testing=load_testing,
         deliver=deliver,
         retraining=retraining,
         mlflow=mlflow,

@@ -13,6 +13,7 @@ from relevo.contract.model import (
     Condition,
     Gate,
     Guards,
+    LoadTest,
     Monitor,
     Release,
     Retrain,
@@ -26,6 +27,8 @@ BOUNDS = ("at_least", "at_most", "better_than_champion_by")
 _K_OF_N = re.compile(r"(\d{1,4})\s+of\s+(\d{1,4})")
 _N_PER = re.compile(r"(\d{1,6})\s+per\s+(\S+)")
 _LONGEST_RULE = 2_000
+#: Most requests at once, and most rows a request, of a load test.
+MAX_CALLERS, MAX_ROWS = 64, 1_000
 
 
 def read_gate(block: Block, task: Task) -> Gate:
@@ -69,6 +72,7 @@ def read_release(root: Block) -> Release:
         approvals=block.whole("approvals", Release().approvals, at_least=0),
         canary=_canary(block.optional_block("canary")),
         slo=_service_level(block.optional_block("slo")),
+        load_test=_load_test(block.optional_block("load_test")),
     )
     block.close()
     return release
@@ -101,6 +105,22 @@ def _service_level(block: Block | None) -> ServiceLevel:
     )
     block.close()
     return level
+
+
+def _load_test(block: Block | None) -> LoadTest:
+    if block is None:
+        return LoadTest()
+    test = LoadTest(
+        requests=block.whole("requests", LoadTest().requests, at_least=0),
+        concurrency=block.whole("concurrency", LoadTest().concurrency, at_least=1),
+        rows=block.whole("rows", LoadTest().rows, at_least=1),
+    )
+    if test.concurrency > MAX_CALLERS:
+        block.wrong("concurrency", f"expected at most {MAX_CALLERS} requests at once, got {test.concurrency}")
+    if test.rows > MAX_ROWS:
+        block.wrong("rows", f"expected at most {MAX_ROWS} rows a request, got {test.rows}")
+    block.close()
+    return test
 
 
 def read_monitor(root: Block, ask: Ask) -> Monitor:

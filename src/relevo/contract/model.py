@@ -109,10 +109,22 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class ServiceLevel:
-    """Bounds that a canary must keep: p99 latency in milliseconds, share of failed requests."""
+    """Bounds for a load test, a canary and live traffic: p99 latency in milliseconds, share of failed requests."""
 
     p99_ms: float = 50.0
     error_rate: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTest:
+    """What a version must pass before people decide on it: held-out rows as requests, so many at once.
+
+    With 0 ``requests`` there is none.
+    """
+
+    requests: int = 500
+    concurrency: int = 4
+    rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,7 @@ class Release:
     approvals: int = 1
     canary: Canary = Canary()
     slo: ServiceLevel = ServiceLevel()
+    load_test: LoadTest = LoadTest()
 
 
 @dataclass(frozen=True, slots=True)

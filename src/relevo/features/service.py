@@ -130,6 +130,11 @@ class FeatureService:
         with closing(OnlineStore(self._settings.online_store)) as online:
             return online.progress_of(model)
 
+    def are_filled(self, model: str, views: Collection[FeatureView]) -> bool:
+        """Whether the online store can answer for all of these views."""
+        fills = self.fills(model) if views else {}
+        return all(view_id(model, view) in fills for view in views)
+
     def freshness(self, model: str, revisions: Collection[int]) -> list[ViewFreshness]:
         """The views with a freshness limit that these contract revisions declare, as far as they are filled."""
         views = {

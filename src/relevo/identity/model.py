@@ -22,7 +22,11 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """A named set of permissions. ``RUN`` is for a job's own token, ``SYSTEM`` for what workflows do by themselves."""
+    """A named set of permissions.
+
+    Relevo's own are ``RUN`` for a job's token, ``LOAD_TEST`` for a load test's, whose requests the gateway neither logs
+    nor counts, and ``SYSTEM`` for what workflows do by themselves.
+    """
 
     ADMIN = "admin"
     ENGINEER = "engineer"
@@ -30,6 +34,7 @@ class Role(StrEnum):
     VIEWER = "viewer"
     APPLICATION = "application"
     RUN = "run"
+    LOAD_TEST = "load_test"
     SYSTEM = "system"
 
 
@@ -50,7 +55,9 @@ PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset({Permission.READ}),
     Role.APPLICATION: frozenset({Permission.PREDICT, Permission.LABEL}),
     Role.RUN: frozenset({Permission.TRACK}),
-    Role.SYSTEM: frozenset({Permission.TRACK}),  # no token holds it; it may only be narrowed to RUN
+    Role.LOAD_TEST: frozenset({Permission.PREDICT, Permission.ADDRESS_VERSION}),
+    # No token holds it; it is only narrowed to RUN and LOAD_TEST.
+    Role.SYSTEM: frozenset({Permission.TRACK, Permission.PREDICT, Permission.ADDRESS_VERSION}),
 }
 
 

@@ -49,7 +49,7 @@ class Identity:
             Conflict: When the name is taken, also by a disabled principal.
         """
         policy.check_name(name)
-        if role is Role.SYSTEM or name == RELEVO.name:
+        if role in {Role.SYSTEM, Role.LOAD_TEST} or name == RELEVO.name:
             raise Invalid(f"The name {RELEVO.name} and the role {Role.SYSTEM} are Relevo's own.", field="name")
         if store.account(tx, name) is not None:
             raise Conflict(f"There is a principal {name} already; names are never reused.", field="name")
@@ -89,7 +89,7 @@ class Identity:
     ) -> str:
         """Make a token and return it; it cannot be read again. ``role`` may narrow the principal's, not widen it.
 
-        For ``relevo`` itself only run tokens can be made: a job of an automatic retraining carries one.
+        For ``relevo`` itself only tokens of runs and load tests can be made.
 
         Raises:
             NotFound: When there is no such principal, or it is disabled.
@@ -102,7 +102,7 @@ class Identity:
         account = self._account(tx, principal_name)
         if account.disabled_at is not None:
             raise NotFound(f"The principal {principal_name} is disabled.", field="principal")
-        policy.check_token_role(account, role)
+        policy.check_token_role(account, role, actor)
         if expires_at is not None:
             policy.check_expiry(expires_at, now)
         policy.check_note(note)

@@ -35,6 +35,11 @@ class Settings(BaseSettings):
         return self.home.expanduser().resolve()
 
     @property
+    def own_host(self) -> str:
+        """The address at which this machine reaches its own servers, also when they listen on all of them."""
+        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104, compared, not bound
+
+    @property
     def state_database(self) -> str:
         """SQLAlchemy URL of the state store."""
         return self.state_url or f"sqlite:///{self.root / 'state.db'}"

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: Raised when the order of steps in a registered workflow changes. Left to itself DBOS hashes the source, and a run
 #: that was begun by another version is never taken up again.
-WORKFLOW_VERSION = "1"
+WORKFLOW_VERSION = "2"
 _APPLICATION = "relevo"
 _INBOX = "inbox"
 _CANCEL = "relevo.cancel"

@@ -35,6 +35,28 @@ class GateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadFigures:
+    """What a load test measured at the gateway, as its callers saw it; latencies in milliseconds.
+
+    ``failure`` says why the first of the ``failed`` requests was not answered. ``is_looked_up``: feature views filled
+    their inputs, as for any caller; else they were sent with the rows. Of several ``runs`` the one with the lowest p99
+    counts: what slows a run down from outside is no property of the version.
+    """
+
+    requests: int
+    failed: int
+    concurrency: int
+    rows: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    requests_per_second: float
+    failure: str | None = None
+    is_looked_up: bool = True
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What the holdout showed of a challenger, and of the champion and a simple baseline on the same rows."""
 

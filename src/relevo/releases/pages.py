@@ -13,8 +13,9 @@ from relevo.console.layout import Crumb, model_address, model_page, page, redire
 from relevo.errors import NotAllowed
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
+from relevo.platform.encoding import parse
 from relevo.releases import api, policy
-from relevo.releases.model import Evaluation, Release, ReleaseState
+from relevo.releases.model import Evaluation, LoadFigures, Release, ReleaseState
 from relevo.releases.service import Releases
 from relevo.statistics.metrics import METRICS
 
@@ -122,6 +123,7 @@ def show_evidence(
     evaluation = evidence.evaluation if evidence is not None else None
     under = next((one for one in releases.releases(model, limit=None) if one.version == number), None)
     waits = under is not None and under.state is ReleaseState.WAITING_FOR_APPROVAL
+    load = None if evidence is None else evidence.facts.get("load_test")
     agreement = version.facts.get("agreement")
     importances = version.facts.get("importances")
     return model_page(
@@ -133,6 +135,7 @@ def show_evidence(
         version=version,
         evidence=evidence,
         evaluation=evaluation,
+        load=parse(LoadFigures, load) if load is not None else None,
         metrics=metric_rows(task, evaluation) if evaluation is not None else [],
         slices=_slice_rows(evaluation) if evaluation is not None else [],
         slice_metrics=list(METRICS[task]),

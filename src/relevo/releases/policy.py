@@ -15,8 +15,9 @@ from relevo.contract.model import Canary, Gate, ServiceLevel, Task
 from relevo.contract.rules import judge_rule, rule_variables
 from relevo.errors import NotAllowed
 from relevo.identity.model import RELEVO, Principal
+from relevo.platform.encoding import digest
 from relevo.registry.model import Stage
-from relevo.releases.model import Approval, Evaluation, GateResult, ReleaseState
+from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, LoadFigures, ReleaseState
 from relevo.serving.model import LATENCY_EDGES_MS, Counters
 from relevo.serving.policy import error_rate, p99_ms
 from relevo.statistics.metrics import METRICS
@@ -81,6 +82,28 @@ def _judge_against_champion(metric: str, margin: float, task: Task, evaluation: 
 def _bound(metric: str, got: float, sign: str, bound: float, passed: bool) -> GateResult:
     value = "no value" if math.isnan(got) else f"{got:.4f}"
     return GateResult(metric, passed, f"{metric} needs {sign} {bound:.4f}, got {value}")
+
+
+def evidence_of(
+    model: str, version: int, evaluation: Evaluation, gates: tuple[GateResult, ...], facts: dict[str, object]
+) -> Evidence:
+    """Evidence under the digest of what it says."""
+    body = {"version": version, "model": model, "evaluation": evaluation, "gates": gates, "facts": facts}
+    return Evidence(digest(body), model, version, evaluation, gates, facts)
+
+
+def judge_load(slo: ServiceLevel, found: LoadFigures) -> tuple[GateResult, ...]:
+    """Whether a load test kept the contract's service level: one verdict on the latency, one on the errors."""
+    how = f"{found.requests} requests, {found.concurrency} at once"
+    latency = f"p99 needs <= {slo.p99_ms:g} ms, got {found.p99_ms:.1f} ms ({how})"
+    share = found.failed / found.requests if found.requests else 1.0
+    errors = f"error rate needs <= {slo.error_rate:.2%}, got {share:.2%} ({found.failed} of {how})"
+    if found.failure is not None:
+        errors += f"; the first: {found.failure}"
+    return (
+        GateResult("load test: p99", found.p99_ms <= slo.p99_ms, latency),
+        GateResult("load test: error rate", share <= slo.error_rate, errors),
+    )
 
 
 def check_approver(principal: Principal, *, requested_by: str, applied_by: str) -> None:

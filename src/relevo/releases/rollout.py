@@ -31,6 +31,20 @@ class Rollout:
         route = self._serving.current_route(model, tx)
         return None if route is None else route.champion
 
+    def check_champion(self, tx: Transaction, release: Release, compared: int | None) -> None:
+        """Refuse to go on when the champion is not the one that the version was compared with.
+
+        Raises:
+            Conflict: Names both.
+        """
+        champion = self.champion(release.model, tx)
+        if champion != compared:
+            raise Conflict(
+                f"Version {release.model}/{release.version} was compared with {_champion(compared)}, "
+                f"and now there is {_champion(champion)}.",
+                hint="Train again.",
+            )
+
     def previous(self, model: str) -> int | None:
         """The version that a roll-back would bring back."""
         return policy.previous_champion(self._champions(model))
@@ -38,6 +52,12 @@ class Rollout:
     def place(self, tx: Transaction, model: str, version: int, contract: Contract) -> None:
         """Ask the gateway to load a version, and to treat the endpoint's requests as the contract says."""
         self._serving.ensure_endpoint(tx, model, settings_of(contract))
+        self._serving.place(tx, model, version, self._registry.version(model, version, tx).bundle)
+
+    def stand_by(self, tx: Transaction, model: str, version: int, contract: Contract) -> None:
+        """Ask the gateway to load a candidate beside what is live, whose settings the endpoint keeps."""
+        if self._serving.current_route(model, tx) is None:
+            self._serving.ensure_endpoint(tx, model, settings_of(contract))
         self._serving.place(tx, model, version, self._registry.version(model, version, tx).bundle)
 
     def await_loaded(self, model: str, version: int) -> None:
@@ -49,7 +69,7 @@ class Rollout:
         self._serving.await_loaded(model, version, LOAD_WITHIN_SECONDS)
 
     def stage(self, tx: Transaction, release: Release) -> None:
-        """A candidate that is put before people is in staging."""
+        """A candidate that is tested under load, or put before people, is in staging."""
         number = required_version(release)
         if self._registry.version(release.model, number, tx).stage is Stage.CANDIDATE:
             self._registry.set_stage(tx, release.model, number, Stage.STAGING)
@@ -133,6 +153,10 @@ class Rollout:
             effective_event_at=event_at,
             once=(release.id, step),
         )
+
+
+def _champion(version: int | None) -> str:
+    return "no champion" if version is None else f"champion version {version}"
 
 
 def required_version(release: Release) -> int:

@@ -14,12 +14,12 @@ from relevo.errors import Conflict, NotFound
 from relevo.identity.model import RELEVO, Principal
 from relevo.ledger.service import Ledger
 from relevo.platform.clock import EventClock, utc_now
-from relevo.platform.encoding import digest, to_json
+from relevo.platform.encoding import to_json
 from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.state import State, Transaction
 from relevo.registry.service import Registry
 from relevo.releases import policy, store
-from relevo.releases.model import Approval, Evaluation, Evidence, Release, ReleaseState
+from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, Release, ReleaseState
 from relevo.releases.rollout import Rollout, required_version
 from relevo.serving.model import Counters, Route
 from relevo.serving.policy import since
@@ -153,42 +153,49 @@ class Releases:
     def prepare(self, release_id: str) -> dict[str, object]:
         """What steers the release's workflow: contract revision, event time, champion, canary steps."""
         with self._state.transaction() as tx:
-            release = self._locked(tx, release_id)
+            release = self.locked(tx, release_id)
             champion = self._rollout.champion(release.model, tx)
         return {
             "revision": release.contract_revision,
             "as_of": release.event_at,
             "champion": champion,
-            "is_imported": self._contract(release).imported is not None,
-            "steps": self._contract(release).release.canary.steps if champion is not None else (),
+            "is_imported": self.contract_of(release).imported is not None,
+            "steps": self.contract_of(release).release.canary.steps if champion is not None else (),
         }
 
     def judge(self, release_id: str, version: int, evaluation: Evaluation, facts: dict[str, object]) -> Evidence:
         """Judge the gates of the contract on an evaluation, and record it as evidence."""
         evaluation = policy.defined_only(evaluation)
         with self._state.transaction() as tx:
-            release = self._locked(tx, release_id)
-            contract = self._contract(release)
+            release = self.locked(tx, release_id)
+            contract = self.contract_of(release)
             gates = policy.judge_gates(contract.gates, contract.task, evaluation)
-            body = {
-                "version": version,
-                "model": release.model,
-                "evaluation": evaluation,
-                "gates": gates,
-                "facts": facts,
-            }
-            found = Evidence(digest(body), release.model, version, evaluation, gates, facts)
-            store.add_evidence(tx, found)
-            store.update_release(tx, release_id, utc_now(), version=version, evidence=found.digest)
-            judged = _found(store.find_release(tx, release_id), release_id)
-            words = {"gates": [gate.message for gate in gates], "passed": found.passed}
-            self._record(tx, judged, "gates judged", "judge", facts=words)
+            found = policy.evidence_of(release.model, version, evaluation, gates, facts)
+            self._keep_evidence(tx, release, found, gates, "gates")
+        return found
+
+    def judge_further(
+        self, release_id: str, step: str, gates: tuple[GateResult, ...], facts: dict[str, object]
+    ) -> Evidence:
+        """Record new evidence: what is known already, with these verdicts and facts beside it."""
+        with self._state.transaction() as tx:
+            release = self.locked(tx, release_id)
+            assert release.evidence is not None
+            before = store.find_evidence(tx, release.evidence)
+            assert before is not None
+            if facts.keys() <= before.facts.keys():  # recorded by this step before a crash
+                return before
+            every = (*before.gates, *gates)
+            found = policy.evidence_of(
+                release.model, before.version, before.evaluation, every, {**before.facts, **facts}
+            )
+            self._keep_evidence(tx, release, found, gates, step)
         return found
 
     def await_approval(self, release_id: str) -> policy.ApprovalCount:
         """Put the release before people, unless its contract needs nobody; gives how the vote stands."""
         with self._state.transaction() as tx:
-            release = self._locked(tx, release_id)
+            release = self.locked(tx, release_id)
             self._rollout.stage(tx, release)
             vote = self._count(tx, release)
             if not vote.is_decided:
@@ -198,15 +205,15 @@ class Releases:
     def load(self, release_id: str) -> None:
         """Place the version, and wait until every gateway worker has loaded and probed it."""
         with self._state.transaction() as tx:
-            release = self._locked(tx, release_id)
+            release = self.locked(tx, release_id)
             self._check_champion(tx, release)
-            self._rollout.place(tx, release.model, required_version(release), self._contract(release))
+            self._rollout.place(tx, release.model, required_version(release), self.contract_of(release))
         self._rollout.await_loaded(release.model, required_version(release))
 
     def shift(self, release_id: str, percent: int) -> dict[str, object]:
         """Send ``percent`` of the traffic to the challenger; gives what a bake is measured from."""
         with self._state.transaction() as tx:
-            release = self._locked(tx, release_id)
+            release = self.locked(tx, release_id)
             self._check_champion(tx, release)
             event_at = self._clock.now(release.model, tx)
             reason = f"canary step: {percent} % to version {release.version}"
@@ -225,7 +232,7 @@ class Releases:
         """Judge the canary step that began at ``began_at`` (event time) with the counters ``before``."""
         release = self.release(release_id)
         _check_open(release)
-        contract = self._contract(release)
+        contract = self.contract_of(release)
         counted = self._serving.counters(release.model)
         return policy.judge_bake(
             contract.release.canary,
@@ -319,32 +326,36 @@ class Releases:
             )
         return route
 
-    # -- within -------------------------------------------------------------------------------------------------
+    # -- within, and for other steps of this package ------------------------------------------------------------
 
-    def _locked(self, tx: Transaction, release_id: str) -> Release:
+    def locked(self, tx: Transaction, release_id: str) -> Release:
         """The release, which is under way and stays so until the transaction ends."""
         release = _found(store.find_release(tx, release_id, lock=True), release_id)
         _check_open(release)
         return release
 
-    def _contract(self, release: Release) -> Contract:
+    def contract_of(self, release: Release) -> Contract:
+        """The contract that the release was begun under."""
         return self._contracts.revision(release.model, release.contract_revision).contract
 
     def _check_champion(self, tx: Transaction, release: Release) -> None:
         """The evidence compares with one champion; against another one it says nothing."""
         evidence = None if release.evidence is None else store.find_evidence(tx, release.evidence)
-        compared = None if evidence is None else evidence.evaluation.champion
-        champion = self._rollout.champion(release.model, tx)
-        if champion != compared:
-            raise Conflict(
-                f"Version {release.model}/{release.version} was compared with {_champion(compared)}, "
-                f"and now there is {_champion(champion)}.",
-                hint="Train again.",
-            )
+        self._rollout.check_champion(tx, release, None if evidence is None else evidence.evaluation.champion)
+
+    def _keep_evidence(
+        self, tx: Transaction, release: Release, found: Evidence, gates: tuple[GateResult, ...], what: str
+    ) -> None:
+        """Record evidence, and that these gates were judged in it."""
+        store.add_evidence(tx, found)
+        store.update_release(tx, release.id, utc_now(), version=found.version, evidence=found.digest)
+        judged = _found(store.find_release(tx, release.id), release.id)
+        words = {"gates": [gate.message for gate in gates], "passed": found.passed}
+        self._record(tx, judged, f"{what} judged", "judge" if what == "gates" else f"judge {what}", facts=words)
 
     def _count(self, tx: Transaction, release: Release) -> policy.ApprovalCount:
         assert release.evidence is not None
-        needed = self._contract(release).release.approvals
+        needed = self.contract_of(release).release.approvals
         given = store.approvals_of(tx, release.model, required_version(release))
         return policy.count_approvals(given, release.evidence, needed)
 
@@ -387,7 +398,3 @@ def _check_open(release: Release) -> None:
 
 def _words(state: ReleaseState) -> str:
     return state.replace("_", " ")
-
-
-def _champion(version: int | None) -> str:
-    return "no champion" if version is None else f"champion version {version}"

@@ -115,8 +115,10 @@ def find_evidence(tx: Transaction, digest: str) -> Evidence | None:
 
 
 def evidence_of(tx: Transaction, model: str, version: int) -> Evidence | None:
-    """The evidence of a version."""
-    query = sa.select(evidence.c.body).where(evidence.c.model == model, evidence.c.version == version)
+    """The evidence of a version: the last that its release recorded, which adds to what was known before."""
+    of_version = (evidence.c.model == model) & (evidence.c.version == version)
+    is_last = releases.c.evidence == evidence.c.digest
+    query = sa.select(evidence.c.body).outerjoin(releases, is_last).where(of_version).order_by(releases.c.id.is_(None))
     body = tx.execute(query).scalars().first()
     return None if body is None else parse(Evidence, body)
 

@@ -1,4 +1,4 @@
-"""The durable workflow of one release: train or take what was imported, judge, approve, canary, promote.
+"""The durable workflow of one release: train or import, judge, test under load, approve, canary, promote.
 
 Each step is recorded once. What a person does (cancelling, approving, rolling back) takes effect in the state store at
 once; the workflow is woken up, and its next step finds what was done. So nothing is lost when the process dies in
@@ -20,7 +20,8 @@ from relevo.imports.service import Imports
 from relevo.platform.encoding import parse
 from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.workflows import Workflows
-from relevo.releases.model import Evaluation, Evidence, Release, ReleaseState
+from relevo.releases.load_testing import LoadTesting
+from relevo.releases.model import Evaluation, Evidence, LoadFigures, Release, ReleaseState
 from relevo.releases.policy import ApprovalCount, Bake, BakeVerdict
 from relevo.releases.service import Releases
 from relevo.serving.model import Counters
@@ -48,6 +49,7 @@ class Deliver:
         workflows: Workflows,
         *,
         releases: Releases,
+        load_testing: LoadTesting,
         training: Training,
         imports: Imports,
         contracts: ContractService,
@@ -56,6 +58,7 @@ class Deliver:
     ) -> None:
         self._workflows = workflows
         self._releases = releases
+        self._load_testing = load_testing
         self._training = training
         self._imports = imports
         self._contracts = contracts
@@ -137,6 +140,8 @@ class Deliver:
         else:
             facts = await self._training.train(release_id, model, revision, as_of, champion)
         evidence = await self._judge(release_id, facts)
+        if evidence.passed:
+            evidence = await self._test_load(release_id, evidence)
         if not evidence.passed:
             failed = "; ".join(gate.message for gate in evidence.gates if not gate.passed)
             return await self._end(release_id, ReleaseState.REJECTED, failed)
@@ -158,6 +163,17 @@ class Deliver:
         recorded = await self._workflows.step(
             self._releases.judge, release_id, facts["version"], evaluation, facts["facts"], name="judge"
         )
+        return parse(Evidence, recorded)
+
+    async def _test_load(self, release_id: str, evidence: Evidence) -> Evidence:
+        """The evidence with the verdicts of a load test; as it was when the contract asks for none."""
+        flow = self._workflows
+        await flow.report(f"load test of {evidence.model}/{evidence.version}, once the gateway has loaded it")
+        measured = await flow.step(self._load_testing.measure, release_id, name="load test", retries=3)
+        if measured is None:
+            return evidence
+        judge = self._load_testing.judge
+        recorded = await flow.step(judge, release_id, parse(LoadFigures, measured), name="judge load test")
         return parse(Evidence, recorded)
 
     async def _approve(self, release_id: str, subject: str) -> tuple[ReleaseState, str] | None:

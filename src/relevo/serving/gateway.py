@@ -25,7 +25,7 @@ from relevo.errors import (
     TooLarge,
     Unavailable,
 )
-from relevo.identity.model import Permission, Principal
+from relevo.identity.model import Permission, Principal, Role
 from relevo.platform.encoding import to_json
 from relevo.runtimes.exchange import MlflowJson, Question, Reply
 from relevo.serving import metrics
@@ -189,6 +189,8 @@ class Gateway:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
         question = Question(await self._body(call))
+        if call.principal.role is Role.LOAD_TEST:
+            return await self._invocations.rehearse(endpoint, MlflowJson, question, _required(addressed))
         return await self._invocations.answer(endpoint, MlflowJson, question, addressed)
 
     async def _label(self, call: Call) -> Reply:
@@ -270,6 +272,13 @@ def _addressed(call: Call) -> int | None:
         shown = header[:40].decode("latin-1")
         raise Invalid(f"Expected a version's number, got {shown!r}.", field="x-relevo-version")
     return int(header)
+
+
+def _required(addressed: int | None) -> int:
+    """The version that a load test names: its token is for no other request."""
+    if addressed is None:
+        raise NotAllowed("A load test's token asks one version.", hint="Send the header X-Relevo-Version.")
+    return addressed
 
 
 def _description(endpoint: LiveEndpoint) -> dict[str, Any]:

@@ -79,6 +79,35 @@ class Invocations:
             version.tally.answered(0, (perf_counter() - started) * 1000, failed=True)
             return reply
 
+    async def rehearse(self, endpoint: LiveEndpoint, language: Language, question: Question, addressed: int) -> Reply:
+        """The version's predictions for a load test: as ``answer`` gives them, and neither logged nor counted.
+
+        There are no prediction ids: what was not logged cannot get a label.
+
+        Raises:
+            As ``answer``.
+        """
+        version = endpoint.addressed(addressed)
+        exchange = version.exchange(language)
+        request = self._inputs.read(exchange, question)
+        asked_us = self._inputs.asked(endpoint, request)
+        if asked_us is None:
+            asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
+        filling = version.filling(request.sent)
+        try:
+            if filling.needs_lookup or filling.needs_computing:
+                await self._inputs.fill(version, request, asked_us)
+            if version.is_immediate and len(asked_us) < ROWS_FOR_A_THREAD:
+                predictions = version.predict(request.rows)
+            else:
+                predictions = await self._predict(version, request.rows)
+            _check_finite(predictions)
+        except (LookupFailed, Invalid):
+            raise
+        except Exception as error:
+            raise _failure(version, error) from error
+        return exchange.encode(request, Answer(predictions, version.version, []))
+
     async def _answer(
         self,
         endpoint: LiveEndpoint,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from relevo.features.model import definition_of
 from relevo.platform.encoding import canonical
 from relevo.registry.bundles import LOCK_FILE, write_bundle
+from relevo.registry.load_rows import LOAD_ROWS_FILE, MOST_LOAD_ROWS, LoadRows
 from relevo.runtimes.compilation import compile_model
 from relevo.runtimes.loading import ISOLATED
 from relevo.runtimes.model import ColumnType
@@ -21,7 +24,7 @@ from relevo.training.folder import RunFolder
 from relevo.training.importances import importances
 from relevo.training.model import Run
 from relevo.training.results import Result
-from relevo.training.rows import AT, INPUT
+from relevo.training.rows import AT, INPUT, KEY
 
 
 def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def pack(run: Run, folder: RunFolder) -> dict[str, Any]:
         **compiled.files,
         # An isolated runtime asks the very folder that it was compared in; a compiled one has its original beside it.
         **({} if compiled.runtime == ISOLATED else _original(run, result)),
+        LOAD_ROWS_FILE: msgspec.json.encode(_load_rows(result)),
         "baseline.json": canonical(_baseline(result)),
         "importances.json": canonical(shares),
         "environment.txt": text.encode(),
@@ -90,6 +94,25 @@ def _pins(run: Run, result: Result) -> dict[str, Any]:
         "champion_note": result.evaluation.champion_note,
         "slices_left_out": result.evaluation.slices_left_out,
     }
+
+
+def _load_rows(result: Result) -> LoadRows:
+    """Held-out rows, spread evenly over the holdout, with what a caller may send."""
+    inputs = [column for column in result.signature.inputs if not column.is_computed]
+    held_out = result.held_out.gather_every(max(1, -(-result.held_out.height // MOST_LOAD_ROWS)))
+    columns = [_as_sent(held_out[INPUT + column.name], column.type) for column in inputs]
+    columns += [_as_sent(held_out[KEY + column.name], column.type) for column in result.signature.keys]
+    names = [column.name for column in (*inputs, *result.signature.keys)]
+    return LoadRows(tuple(names), [list(row) for row in zip(*columns, strict=True)])
+
+
+def _as_sent(values: pl.Series, kind: ColumnType) -> list[Any]:
+    """Values as JSON has them; what is not finite is null."""
+    if kind is ColumnType.TIME:
+        return [None if value is None else value.isoformat() for value in values.to_list()]
+    if kind is ColumnType.FLOAT:
+        return [value if value is not None and math.isfinite(value) else None for value in values.cast(pl.Float64)]
+    return values.cast(pl.String).to_list() if kind is ColumnType.TEXT else values.to_list()
 
 
 def _original(run: Run, result: Result) -> dict[str, bytes]:

@@ -27,7 +27,7 @@ from relevo.runtimes.signature import derive_signature
 from relevo.training import policy
 from relevo.training.model import Run
 
-INPUT, CHAMPION_INPUT, SLICE = "x_", "c_", "s_"
+INPUT, CHAMPION_INPUT, SLICE, KEY = "x_", "c_", "s_", "k_"
 AT, LABEL, IS_HELD_OUT, BUCKET = "at", "label", "is_held_out", "bucket"
 
 _LABEL = "__label"
@@ -38,7 +38,7 @@ class Built:
     """What ``build`` made, beside the file of rows.
 
     ``digest`` covers names, types and values of the rows, not the bytes of the file: another writer gives the same one.
-    What the champion's inputs were is no part of it.
+    What the champion's inputs were, and keys that are no inputs, are no part of it.
     """
 
     signature: Signature
@@ -74,6 +74,7 @@ def build(run: Run, versions: Mapping[str, int], champion: Manifest | None, path
     signature = derive_signature(contract, run.views, dtypes, classes, run.transforms)
     columns = [features[column.name].alias(INPUT + column.name) for column in signature.inputs]
     columns += [features[name].alias(SLICE + name) for name in contract.monitor.slices]
+    columns += [features[column.name].alias(KEY + column.name) for column in signature.keys]
     if champion is not None:
         theirs = _attached(spine, champion.views, champion.transforms, tables, contract)
         columns += [theirs[column.name].alias(CHAMPION_INPUT + column.name) for column in champion.signature.inputs]
@@ -92,7 +93,7 @@ def build(run: Run, versions: Mapping[str, int], champion: Manifest | None, path
         classes=classes,
         split=split,
         holdout_fraction=contract.training.holdout if isinstance(contract.training.holdout, float) else None,
-        digest=content_digest(rows.select(pl.exclude(f"^{CHAMPION_INPUT}.*$"))),
+        digest=content_digest(rows.select(pl.exclude(f"^({CHAMPION_INPUT}|{KEY}).*$"))),
     )
 
 

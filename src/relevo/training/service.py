@@ -66,7 +66,7 @@ class Training:
         self._datasets = datasets
         self._registry = registry
         self._identity = identity
-        self._tracking_url = tracking_url or f"http://{_reachable(settings.host)}:{settings.port}/mlflow"
+        self._tracking_url = tracking_url or f"http://{settings.own_host}:{settings.port}/mlflow"
         self._jobs: dict[str, tuple[Job, str]] = {}
         self._lock = threading.Lock()
         workflows.on_close(self.close)
@@ -248,11 +248,6 @@ def _transforms(applied: AppliedContract) -> tuple[Transform, ...]:
     described = applied.description.get("transforms", [])
     assert isinstance(described, list)
     return tuple(parse(Transform, transform) for transform in described)
-
-
-def _reachable(host: str) -> str:
-    """An address to call where the server may listen on all of them."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
 
 
 def _environment(token: str) -> dict[str, str]:
