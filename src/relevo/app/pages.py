@@ -32,9 +32,11 @@ from relevo.console.layout import STATIC, Crumb, environment, model_page, page
 from relevo.errors import RelevoError
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
+from relevo.monitoring.burn import PERIOD
 from relevo.monitoring.model import WindowState
 from relevo.monitoring.pages import metric_points, performance
 from relevo.monitoring.policy import primary_metric
+from relevo.platform.clock import utc_now
 from relevo.platform.settings import Settings
 from relevo.serving.model import Counters
 from relevo.serving.policy import add, error_rate, p99_ms
@@ -109,6 +111,8 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
         line=line,
         window=windows[-1] if windows else None,
         traffic=_traffic(services, model),
+        budgets=services.service_levels.states(model, utc_now()),
+        period_days=PERIOD.days,
         chart=performance(applied.contract, windows, services.serving.routes(model)) if windows else None,
         metric=metric,
         estimate=final[-1] if final else None,

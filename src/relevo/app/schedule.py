@@ -10,11 +10,13 @@ from functools import partial
 
 from relevo.app.services import Services
 from relevo.errors import RelevoError
+from relevo.platform.clock import utc_now
 
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
 MATERIALISE_EVERY_SECONDS = 10.0
+SERVICE_LEVELS_EVERY_SECONDS = 10.0
 COLLECT_EVERY_SECONDS = 24 * 3600.0
 
 
@@ -30,6 +32,7 @@ class Schedule:
         self._thread = threading.Thread(target=self._run, name="relevo-schedule", daemon=True)
         self._materialised: dict[str, float] = {}
         self._collected = -COLLECT_EVERY_SECONDS  # the first look collects: a restart every day does not put it off
+        self._levels_seen = -SERVICE_LEVELS_EVERY_SECONDS
         self.failures = 0
 
     def start(self) -> None:
@@ -45,6 +48,7 @@ class Schedule:
         while not self._stopping.wait(EVERY_SECONDS):
             self._try("listing the endpoints", self._look_at_endpoints)
             self._try("looking at what the gateway has loaded", self._services.monitoring.judge_loading)
+            self._try("looking at the service levels", self._look_at_service_levels)
             self._try("collecting what is no longer used", self._collect)
 
     def _look_at_endpoints(self) -> None:
@@ -62,6 +66,11 @@ class Schedule:
         if time.monotonic() - self._collected >= COLLECT_EVERY_SECONDS:
             self._collected = time.monotonic()
             self._services.collect()
+
+    def _look_at_service_levels(self) -> None:
+        if time.monotonic() - self._levels_seen >= SERVICE_LEVELS_EVERY_SECONDS:
+            self._levels_seen = time.monotonic()
+            self._services.service_levels.look(utc_now())
 
     def _bring_up_to_date(self, endpoint: str) -> None:
         """Fill the features, and look at their freshness even when that fails: then it matters most."""

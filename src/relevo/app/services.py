@@ -25,6 +25,7 @@ from relevo.monitoring.model import Window
 from relevo.monitoring.parity import ParityService
 from relevo.monitoring.references import References
 from relevo.monitoring.service import Monitoring
+from relevo.monitoring.service_levels import ServiceLevels
 from relevo.monitoring.watch import Watch
 from relevo.platform.clock import EventClock, utc_now
 from relevo.platform.mlflow import MLflowServer
@@ -70,6 +71,7 @@ class Services:
     training: Training
     training_sets: TrainingSets
     monitoring: Monitoring
+    service_levels: ServiceLevels
     parity: ParityService
     watch: Watch
     releases: Releases
@@ -283,6 +285,7 @@ def compose(settings: Settings) -> Services:
         training=training,
         training_sets=TrainingSets(settings, contracts, registry),
         monitoring=monitoring,
+        service_levels=ServiceLevels(state, monitoring=monitoring, serving=serving),
         parity=parity,
         watch=watch,
         releases=releases,

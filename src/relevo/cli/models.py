@@ -63,6 +63,7 @@ def _show_model(client: Client, one: dict[str, Any]) -> None:
         "performance": one["performance"] or f"{one['metric']}: no window with labels yet",
         "drift": one["drift"] or "no window yet",
         "alerts": f"{one['alerts']} open: relevo alerts {one['model']}" if one["alerts"] else "none",
+        "budgets": _budgets(client.get(f"/api/models/{one['model']}/service-level")),
         "contract": f"revision {one['revision']}, {one['task']}, owned by {one['owner']}",
         "release": f"{release['id']}: {release['state'].replace('_', ' ')}" if release else "none",
         "now": one["activity"] or "nothing under way",
@@ -74,6 +75,17 @@ def _show_model(client: Client, one: dict[str, Any]) -> None:
         say(f"A second person decides: relevo approve {release['id']} --reason WHY", "yellow")
     if one["champion"] is not None:
         show_example(client, one["model"])
+
+
+def _budgets(level: dict[str, Any]) -> str:
+    """What is left of each error budget, and how fast it burns."""
+    parts = []
+    for budget in level["budgets"]:
+        burns = ", ".join(f"{rate:.1f}x in {window}" for window, rate in budget["burn"].items() if rate is not None)
+        left = f"{budget['left']:.0%} left" if budget["requests"] else "no request yet"
+        name = budget["kind"].removesuffix("_budget")
+        parts.append(f"{name} {left}" + (f", burns {burns}" if burns else ""))
+    return f"{'; '.join(parts)}; over {level['period_days']} days"
 
 
 def versions(model: Model, as_json: Json = False) -> None:

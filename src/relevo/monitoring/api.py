@@ -11,7 +11,10 @@ from pydantic import AwareDatetime, BaseModel, Field
 from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
 from relevo.monitoring import parity, policy
+from relevo.monitoring.burn import PERIOD
 from relevo.monitoring.service import Monitoring
+from relevo.monitoring.service_levels import ServiceLevels
+from relevo.platform.clock import utc_now
 from relevo.platform.encoding import to_json
 from relevo.platform.state import State
 
@@ -68,6 +71,13 @@ def list_performance(
         (start, end) for start, end in periods if (since is None or start >= since) and (until is None or end <= until)
     ]
     return {"periods": to_json(monitoring.performance_by_period(model, kept, version))}
+
+
+@router.get("/api/models/{model}/service-level")
+def show_service_level(request: Request, model: str, _: Reader) -> dict[str, Any]:
+    """What is left of the error budgets of the contract's service level, and how fast they burn."""
+    levels: ServiceLevels = request.app.state.services.service_levels
+    return {"period_days": PERIOD.days, "budgets": to_json(levels.states(model, utc_now()))}
 
 
 class Question(BaseModel, extra="forbid"):

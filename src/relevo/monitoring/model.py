@@ -40,6 +40,8 @@ class AlertKind(StrEnum):
     RELEASE = "release"  # a release failed or was withdrawn
     FRESHNESS = "freshness"  # the newest known rows of a feature view are older than it allows
     FEATURES = "features"  # feature views could not be brought up to date
+    ERROR_BUDGET = "error_budget"  # requests fail so fast that the budget of the contract will not last
+    LATENCY_BUDGET = "latency_budget"  # so many are slower than the contract allows
     BUNDLE = "bundle"  # the gateway refuses a version that it was asked to load
 
 

@@ -246,7 +246,12 @@ class Monitoring:
             if endpoint in raised or is_refused(states):
                 route = self._serving.current_route(endpoint)
                 answering = [] if route is None else [arm.version for arm in route.arms]
-                self._restate(raised.get(endpoint), endpoint, loading_finding(endpoint, states, answering))
+                finding, known = loading_finding(endpoint, states, answering), raised.get(endpoint)
+                self._restate(endpoint, finding, known, is_same=known is not None and known.message == finding.message)
+
+    def report_budget(self, endpoint: str, finding: Finding, known: Alert | None) -> None:
+        """Raise, resolve or, when it got worse or better, state anew the alert on a budget; ``known`` is open now."""
+        self._restate(endpoint, finding, known, is_same=known is not None and known.severity is finding.severity)
 
     # -- performance over longer periods ------------------------------------------------------------------------
 
@@ -289,9 +294,8 @@ class Monitoring:
             else:
                 self._recover(tx, endpoint, finding.kind, event_at)
 
-    def _restate(self, known: Alert | None, endpoint: str, finding: Finding) -> None:
-        """Like ``_report``; an open alert that would say something else now gives way to a new one."""
-        is_same = known is not None and (known.message, known.severity) == (finding.message, finding.severity)
+    def _restate(self, endpoint: str, finding: Finding, known: Alert | None, *, is_same: bool) -> None:
+        """Like ``_report``; an open alert that is not the same any more gives way to a new one."""
         if finding.is_raised is None or (is_same if finding.is_raised else known is None):
             return
         with self._state.transaction() as tx:

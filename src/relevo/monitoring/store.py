@@ -8,9 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from relevo.monitoring.burn import Counted
 from relevo.monitoring.model import Alert, AlertKind, Finding, Parity, Severity, Window, WindowState
 from relevo.platform.encoding import parse, to_json
 from relevo.platform.state import Transaction, UtcDateTime, metadata
+from relevo.serving.model import Counters
 
 windows = sa.Table(
     "windows",
@@ -58,6 +60,74 @@ parity_reports = sa.Table(
 )
 #: Proofs of a model that are kept.
 KEPT_REPORTS = 100
+
+
+#: What callers of an endpoint got, in wall time: once by the minute, once by the hour.
+service_level_counts = sa.Table(
+    "service_level_counts",
+    metadata,
+    sa.Column("endpoint", sa.String(128), primary_key=True),
+    sa.Column("seconds", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("begins_at", UtcDateTime, primary_key=True),
+    sa.Column("requests", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("slow", sa.Integer, nullable=False),
+    sa.Index("ix_service_level_counts_begins", "seconds", "begins_at"),
+)
+#: The gateway's counters up to which those counts go.
+service_level_marks = sa.Table(
+    "service_level_marks",
+    metadata,
+    sa.Column("endpoint", sa.String(128), primary_key=True),
+    sa.Column("counters", sa.JSON, nullable=False),
+)
+
+
+def add_counts(tx: Transaction, endpoint: str, seconds: int, begins_at: datetime, counted: Counted) -> None:
+    """Add to what was counted in the span of so many seconds that begins then."""
+    table = service_level_counts
+    place = {"endpoint": endpoint, "seconds": seconds, "begins_at": begins_at}
+    is_there = sa.and_(*(table.c[name] == value for name, value in place.items()))
+    more = {name: table.c[name] + value for name, value in counted._asdict().items()}
+    if tx.execute(sa.update(table).where(is_there).values(more)).rowcount == 0:
+        tx.execute(sa.insert(table).values(place | counted._asdict()))
+
+
+def sum_counts(tx: Transaction, seconds: int, since: datetime) -> dict[str, Counted]:
+    """What was counted by endpoint in the spans that begin at ``since`` or later."""
+    table = service_level_counts
+    sums = [sa.func.sum(table.c[name]) for name in Counted._fields]
+    query = sa.select(table.c.endpoint, *sums).where(table.c.seconds == seconds, table.c.begins_at >= since)
+    rows = tx.execute(query.group_by(table.c.endpoint))
+    return {endpoint: Counted(*(int(each) for each in counted)) for endpoint, *counted in rows}
+
+
+def counts_of(tx: Transaction, endpoint: str, seconds: int, since: datetime) -> list[tuple[datetime, Counted]]:
+    """The endpoint's spans that begin at ``since`` or later, the oldest first."""
+    table = service_level_counts
+    query = sa.select(table).where(table.c.endpoint == endpoint, table.c.seconds == seconds, table.c.begins_at >= since)
+    rows = tx.execute(query.order_by(table.c.begins_at))
+    return [(row.begins_at, Counted(row.requests, row.failed, row.slow)) for row in rows]
+
+
+def forget_counts(tx: Transaction, seconds: int, before: datetime) -> None:
+    """Delete the spans that begin before."""
+    table = service_level_counts
+    tx.execute(sa.delete(table).where(table.c.seconds == seconds, table.c.begins_at < before))
+
+
+def all_marks(tx: Transaction) -> dict[str, dict[int, Counters]]:
+    """The counters up to which each endpoint is counted, by version."""
+    return {
+        row.endpoint: parse(dict[int, Counters], row.counters) for row in tx.execute(sa.select(service_level_marks))
+    }
+
+
+def set_mark(tx: Transaction, endpoint: str, counters: dict[int, Counters]) -> None:
+    """Everything in these counters is counted."""
+    table, values = service_level_marks, {"counters": to_json(counters)}
+    if tx.execute(sa.update(table).where(table.c.endpoint == endpoint).values(values)).rowcount == 0:
+        tx.execute(sa.insert(table).values(values | {"endpoint": endpoint}))
 
 
 def add_window(tx: Transaction, window: Window, recorded_at: datetime) -> bool:

@@ -18,8 +18,8 @@ from relevo.identity.model import RELEVO, Principal
 from relevo.platform.encoding import digest
 from relevo.registry.model import Stage
 from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, LoadFigures, ReleaseState
-from relevo.serving.model import LATENCY_EDGES_MS, Counters
-from relevo.serving.policy import error_rate, p99_ms
+from relevo.serving.model import Counters
+from relevo.serving.policy import error_rate, p99_ms, slower_than
 from relevo.statistics.metrics import METRICS
 
 
@@ -229,7 +229,7 @@ def _broken_level(seen: Counters, slo: ServiceLevel, version: int, *, is_early: 
     errors, latency = error_rate(seen) or 0.0, p99_ms(seen) or 0.0
     if errors > slo.error_rate and (not is_early or _is_beyond_chance(seen.failed, seen.requests, slo.error_rate)):
         return f"version {version} failed {errors:.2%} of {seen.requests} requests, allowed are {slo.error_rate:.2%}"
-    if latency > slo.p99_ms and (not is_early or _is_beyond_chance(_slower(seen, slo.p99_ms), seen.requests, 0.01)):
+    if latency > slo.p99_ms and (not is_early or _is_beyond_chance(slower_than(seen, slo.p99_ms), seen.requests, 0.01)):
         return f"version {version} answers with a p99 of {latency:.0f} ms, allowed are {slo.p99_ms:g} ms"
     return None
 
@@ -241,9 +241,3 @@ def _is_beyond_chance(count: int, requests: int, rate: float) -> bool:
     (False, True)
     """
     return count > 0 and float(special.bdtrc(count - 1, requests, rate)) < BY_CHANCE
-
-
-def _slower(seen: Counters, limit_ms: float) -> int:
-    """Requests that were surely slower than the limit: those in the buckets that begin at or above it."""
-    begins = (0.0, *LATENCY_EDGES_MS)
-    return sum(count for begin, count in zip(begins, seen.latency, strict=True) if begin >= limit_ms)

@@ -130,6 +130,12 @@ def latency_ms(counters: Counters, quantile: float) -> float | None:
     return math.inf
 
 
+def slower_than(counters: Counters, limit_ms: float) -> int:
+    """Requests that were surely slower than the limit: those in the buckets that begin at or above it."""
+    begins = (0.0, *LATENCY_EDGES_MS)
+    return sum(count for begin, count in zip(begins, counters.latency, strict=True) if begin >= limit_ms)
+
+
 def p99_ms(counters: Counters) -> float | None:
     """The 99th percentile of the latency in milliseconds; None without a request."""
     return latency_ms(counters, 0.99)

@@ -207,6 +207,12 @@ class Serving:
         """Cumulative counters by version, over all workers and all their boots. ``policy.since`` takes differences."""
         return heartbeats.total(heartbeats.read(self._reports), endpoint)
 
+    def all_counters(self) -> dict[str, dict[int, Counters]]:
+        """The same for every endpoint that was ever asked, from one reading of the reports."""
+        reports = heartbeats.read(self._reports)
+        names = {name for report in reports for name in report.counters}
+        return {name: heartbeats.total(reports, name) for name in names}
+
     def label_counters(self, endpoint: str) -> LabelCounters:
         """Cumulative counters of the labels route, over all workers and all their boots."""
         return heartbeats.total_labels(heartbeats.read(self._reports), endpoint)
