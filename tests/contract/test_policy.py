@@ -148,3 +148,23 @@ def test_a_transform_that_does_not_fit_is_refused(transforms: list[tuple[str, tu
     problems = _transformed(*transforms)
     assert len(problems) == 1
     assert problems[0].startswith(f"features: {expected}")
+
+
+@pytest.mark.parametrize("column", ["depot", "weight", "courier"])
+def test_a_split_sticks_to_what_requests_bring(column: str) -> None:
+    assert _sticky(column) == []
+
+
+@pytest.mark.parametrize(("column", "near"), [("wieght", "'weight'"), ("pieces", ""), ("ordered_at", "")])
+def test_a_sticky_column_that_no_request_brings_is_refused(column: str, near: str) -> None:
+    [(line, problem)] = _sticky(column)
+    assert line == 13
+    assert f"a split sticks to what requests bring; expected one of depot, weight, courier, got {column!r}" in problem
+    assert near in problem
+
+
+def _sticky(column: str) -> list[tuple[int, str]]:
+    parsed = parse_with_lines(f"{CONTRACT}release: {{canary: {{sticky: {column}}}}}\n")
+    description = {"views": [_view(key="courier")], "columns": {"sources.orders.checks": ["courier"]}, "problems": []}
+    check_description(parsed.contract, description, parsed.problems)
+    return list(parsed.problems.listed)

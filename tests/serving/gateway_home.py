@@ -108,8 +108,8 @@ class Load:
 class Home:
     """An installation with a gateway and nothing else."""
 
-    def __init__(self, folder: Path, online_url: str | None = None) -> None:
-        self.settings = Settings(home=folder, online_url=online_url)
+    def __init__(self, folder: Path, online_url: str | None = None, model_bytes: int | None = None) -> None:
+        self.settings = Settings(home=folder, online_url=online_url, gateway_model_bytes=model_bytes)
         self.state = State(self.settings.state_database)
         with self.state.transaction() as tx:
             metadata.create_all(tx)
@@ -158,16 +158,19 @@ class Home:
                     *("--fd", str(self.listener.fileno()), "--worker", str(worker)),
                 ],
                 pass_fds=[self.listener.fileno()],
-                env={**os.environ, "RELEVO_HOME": str(self.settings.root), **self._online()},
+                env={**os.environ, "RELEVO_HOME": str(self.settings.root), **self._environment()},
                 stdout=output,
                 stderr=output,
             )
         self.workers.append(process)
         return process
 
-    def _online(self) -> dict[str, str]:
-        url = self.settings.online_url
-        return {} if url is None else {"RELEVO_ONLINE_URL": url}
+    def _environment(self) -> dict[str, str]:
+        given = {
+            "RELEVO_ONLINE_URL": self.settings.online_url,
+            "RELEVO_GATEWAY_MODEL_BYTES": self.settings.gateway_model_bytes,
+        }
+        return {name: str(value) for name, value in given.items() if value is not None}
 
     def start(self, worker: int = 0) -> subprocess.Popen[bytes]:
         """A worker that has reported."""
@@ -240,6 +243,7 @@ class Home:
         views: tuple[FeatureView, ...] = (),
         transforms: tuple[Transform, ...] = (),
         delay_weight: float | None = None,
+        endpoint: str = ENDPOINT,
     ) -> str:
         """A sealed bundle of a linear model that answers its version's number plus ``weight * distance``.
 
@@ -256,7 +260,7 @@ class Home:
         rows: list[list[Any]] = [[1.0, *[None] * (len(signature.inputs) - 1)]]
         answers: Any = LinearRuntime.load(content, signature).predict(rows)
         files: dict[str, bytes] = {FILE: content, PROBE_FILE: msgspec.json.encode(Probe(rows, list(answers), 1e-9))}
-        return self.keep(version, "linear", signature, files, views, transforms)
+        return self.keep(version, "linear", signature, files, views, transforms, endpoint)
 
     def keep(
         self,
@@ -266,12 +270,13 @@ class Home:
         files: dict[str, bytes],
         views: tuple[FeatureView, ...] = (),
         transforms: tuple[Transform, ...] = (),
+        endpoint: str = ENDPOINT,
     ) -> str:
         """A sealed bundle of these files."""
         folder = self.settings.folder("jobs") / f"bundle-{len(list(self.settings.folder('jobs').iterdir()))}"
         manifest = write_bundle(
             folder,
-            model=ENDPOINT,
+            model=endpoint,
             version=version,
             run_id="run",
             runtime=runtime,

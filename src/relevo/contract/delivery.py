@@ -88,6 +88,7 @@ def _canary(block: Block | None) -> Canary:
         steps=steps,
         minutes=block.whole("minutes", Canary().minutes, at_least=0),
         requests=block.whole("requests", Canary().requests, at_least=1),
+        sticky=block.optional_text("sticky", what="the name of a column of the request"),
     )
     block.close()
     return canary

@@ -100,11 +100,15 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Traffic shares in percent; each step lasts its minutes of event time *and* its predictions per arm."""
+    """Traffic shares in percent; each step lasts its minutes of event time *and* its predictions per arm.
+
+    ``sticky`` is a column of the request: rows with the same value are answered by the same version.
+    """
 
     steps: tuple[int, ...] = (5, 25, 50)
     minutes: int = 10
     requests: int = 500
+    sticky: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,16 @@ def check_description(contract: Contract, description: Mapping[str, object], pro
                 problems.add("features", f"view {view.name}: {feature.name!r} is also {taken[feature.name]}")
             taken[feature.name] = f"a feature of view {view.name}"
     _check_transforms(contract, description, taken, problems)
+    _check_sticky(contract, description, problems)
+
+
+def _check_sticky(contract: Contract, description: Mapping[str, object], problems: Problems) -> None:
+    """A split can stick to a column only that requests bring: an input, or a key of an entity."""
+    sticky = contract.release.canary.sticky
+    sent = dict.fromkeys(contract.ask.inputs)
+    sent |= dict.fromkeys(key for view in views_of(description) for key in view.entity.key)
+    if sticky is not None and sticky not in sent:
+        problems.add("release.canary.sticky", f"a split sticks to what requests bring; {one_of(sticky, tuple(sent))}")
 
 
 def _check_transforms(

@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from relevo.platform.memory import machine_bytes
+
 
 class Settings(BaseSettings):
     """Where this installation keeps its state and where it listens.
@@ -23,6 +25,11 @@ class Settings(BaseSettings):
         default=8421, ge=1, le=65535, description="Port of the gateway: endpoints, labels, metrics."
     )
     gateway_workers: int = Field(default=1, ge=1, description="Gateway processes that share the port.")
+    gateway_model_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Bytes of models that a gateway process keeps in memory; default: half the machine's, divided.",
+    )
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default: SQLite in home.")
     online_url: str | None = Field(
         default=None, description="URL of a Redis for the online store; default: SQLite in home."
@@ -43,6 +50,11 @@ class Settings(BaseSettings):
     def state_database(self) -> str:
         """SQLAlchemy URL of the state store."""
         return self.state_url or f"sqlite:///{self.root / 'state.db'}"
+
+    @property
+    def model_bytes(self) -> int:
+        """What the models in memory of one gateway process may take."""
+        return self.gateway_model_bytes or machine_bytes() // (2 * self.gateway_workers)
 
     @property
     def online_store(self) -> Path | str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from relevo.errors import Corrupted, Invalid
+from relevo.platform.memory import private_bytes
 from relevo.runtimes import lightgbm, linear, onnx, xgboost
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.isolated import IsolatedRuntime
@@ -124,6 +125,18 @@ class LoadedRuntime:
             if not _is_close(expected, got, self._probe.tolerance):
                 raise Corrupted(f"Probe row {index}: expected {expected}, got {got}.")
         return len(rows)
+
+    @property
+    def sample(self) -> list[list[Any]]:
+        """The sealed rows as JSON has them."""
+        return self._probe.rows
+
+    @property
+    def process_bytes(self) -> int | None:
+        """The memory that the model's own process shares with nobody; None when it has no process."""
+        if not isinstance(self._runtime, IsolatedRuntime):
+            return None
+        return private_bytes(self._runtime.pid)
 
     def close(self) -> None:
         """Free what the runtime holds; child processes end."""

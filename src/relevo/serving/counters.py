@@ -12,6 +12,8 @@ class Tally:
     """Running counts of one version of an endpoint. Not thread-safe: the event loop alone writes."""
 
     __slots__ = (
+        "_frozen",
+        "_frozen_at",
         "addressed",
         "explained",
         "failed",
@@ -35,6 +37,13 @@ class Tally:
         self.unfilled = 0
         self.latency_ms_total = 0.0
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
+        self._frozen = Counters()
+        self._frozen_at = 0
+
+    @property
+    def activity(self) -> int:
+        """A number that grows with whatever is counted."""
+        return self.requests + self.refused + self.addressed + self.unlogged + self.unfilled
 
     def answered(self, rows: int, latency_ms: float, *, failed: bool = False) -> None:
         """Count a request of the arm's traffic."""
@@ -45,8 +54,12 @@ class Tally:
         self.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
 
     def frozen(self) -> Counters:
-        """The counts now."""
-        return Counters(
+        """The counts now; the same object as long as nothing is counted."""
+        activity = self.activity
+        if activity == self._frozen_at:
+            return self._frozen
+        self._frozen_at = activity
+        self._frozen = Counters(
             requests=self.requests,
             rows=self.rows,
             failed=self.failed,
@@ -58,6 +71,7 @@ class Tally:
             latency_ms_total=self.latency_ms_total,
             latency=tuple(self.latency),
         )
+        return self._frozen
 
 
 class Tallies:
@@ -79,11 +93,13 @@ class Tallies:
         self._labels[endpoint] = add_labels(self._labels.get(endpoint, LabelCounters()), counts)
 
     def versions(self) -> dict[str, dict[int, Counters]]:
-        """Every endpoint's counts by version."""
-        return {
-            endpoint: {version: tally.frozen() for version, tally in versions.items()}
-            for endpoint, versions in self._versions.items()
-        }
+        """The counts by version of every endpoint that was asked anything."""
+        counts: dict[str, dict[int, Counters]] = {}
+        for endpoint, versions in self._versions.items():
+            for version, tally in versions.items():
+                if tally.activity:
+                    counts.setdefault(endpoint, {})[version] = tally.frozen()
+        return counts
 
     def labels(self) -> dict[str, LabelCounters]:
         """Every endpoint's label counts."""

@@ -8,6 +8,7 @@ would cost more than the prediction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ class Gateway:
     async def _explain(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        return await self._explanations.answer(endpoint, Question(await self._body(call)), addressed)
+        question = Question(await self._body(call))
+        await self._invocations.rouse(endpoint, addressed)
+        return await self._explanations.answer(endpoint, question, addressed)
 
     async def _invoke(self, call: Call) -> Reply:
         addressed = _addressed(call)
@@ -191,15 +194,20 @@ class Gateway:
         question = Question(await self._body(call))
         if call.principal.role is Role.LOAD_TEST:
             return await self._invocations.rehearse(endpoint, MlflowJson, question, _required(addressed))
-        return await self._invocations.answer(endpoint, MlflowJson, question, addressed)
+        key = call.headers.get(b"x-relevo-key") if endpoint.sole is None else None
+        return await self._invocations.answer(endpoint, MlflowJson, question, addressed, key)
 
     async def _label(self, call: Call) -> Reply:
         endpoint = self._endpoints.find(call.name)
+        await self._invocations.rouse(endpoint)
         status, answer = await self._labelling.record(endpoint, await self._body(call))
         return Reply(answer, status=status)
 
     async def _describe(self, call: Call) -> Reply:
-        return Reply(_encode(_description(self._endpoints.find(call.name))))
+        endpoint = self._endpoints.find(call.name)
+        with contextlib.suppress(Unavailable):  # then its state says so
+            await self._invocations.rouse(endpoint)
+        return Reply(_encode(_description(endpoint)))
 
     async def _metrics(self, call: Call) -> Reply:
         return Reply(await self._read_metrics(), metrics.CONTENT_TYPE)

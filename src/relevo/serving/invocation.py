@@ -9,18 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
+from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
 from relevo.serving.inputs import ROWS_FOR_A_THREAD, Inputs
-from relevo.serving.live import LiveEndpoint
+from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.recording import Recording
+from relevo.serving.splitting import key_of
 from relevo.serving.versions import LoadedVersion
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class VersionFailed(RelevoError):
@@ -36,15 +43,38 @@ class Invocations:
         inputs: Makes the rows.
         recording: Where each answer goes before it is given.
         threads: Where predictions run that would hold up the event loop.
+        wake: Loads a version that is not in memory.
     """
 
-    def __init__(self, inputs: Inputs, recording: Recording, threads: Executor) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        recording: Recording,
+        threads: Executor,
+        wake: Callable[[LiveEndpoint, int], Awaitable[None]],
+    ) -> None:
         self._inputs = inputs
         self._recording = recording
         self._threads = threads
+        self._wake = wake
+
+    async def rouse(self, endpoint: LiveEndpoint, version: int | None = None) -> None:
+        """See to it that a version, or else the champion, is in memory, for who needs more of it than predictions.
+
+        Raises:
+            Unavailable: It is on its way still.
+        """
+        wanted = endpoint.route.champion if version is None and endpoint.route is not None else version
+        if wanted is not None and endpoint.may_come(wanted):
+            await self._wake(endpoint, wanted)
 
     async def answer(
-        self, endpoint: LiveEndpoint, language: Language, question: Question, addressed: int | None
+        self,
+        endpoint: LiveEndpoint,
+        language: Language,
+        question: Question,
+        addressed: int | None,
+        key: bytes | None = None,
     ) -> Reply:
         """The predictions, once they are logged as the endpoint declares.
 
@@ -53,6 +83,7 @@ class Invocations:
             language: How it is asked, and answered.
             question: The request.
             addressed: The version that the caller names; None leaves it to the route.
+            key: What a split sticks to, when the caller names it; None leaves it to the contract's column.
 
         Raises:
             Invalid: The request does not fit the signature; the error names the field.
@@ -62,13 +93,15 @@ class Invocations:
             Overloaded: Too many rows wait for the version's process.
         """
         if addressed is not None:
-            return await self._answer(endpoint, endpoint.addressed(addressed), language, question, counted=False)
+            named = await self._awake(endpoint, partial(endpoint.addressed, addressed))
+            return await self._answer(endpoint, named, language, question, counted=False)
         if endpoint.sole is not None:
             return await self._answer(endpoint, endpoint.sole, language, question)
-        version = endpoint.choose()
+        choose = partial(self._choose, endpoint, language, question, key)
+        version, request = await self._awake(endpoint, choose)
         champion = endpoint.champion()
         if champion is None or champion is version:
-            return await self._answer(endpoint, version, language, question)
+            return await self._answer(endpoint, version, language, question, request)
         started = perf_counter()
         try:
             return await self._answer(endpoint, version, language, question, is_last=False)
@@ -87,7 +120,7 @@ class Invocations:
         Raises:
             As ``answer``.
         """
-        version = endpoint.addressed(addressed)
+        version = await self._awake(endpoint, lambda: endpoint.addressed(addressed))
         exchange = version.exchange(language)
         request = self._inputs.read(exchange, question)
         asked_us = self._inputs.asked(endpoint, request)
@@ -108,24 +141,61 @@ class Invocations:
             raise _failure(version, error) from error
         return exchange.encode(request, Answer(predictions, version.version, []))
 
+    async def _awake(self, endpoint: LiveEndpoint, choose: Callable[[], T]) -> T:
+        """What ``choose`` gives, once the version that it wants is in memory."""
+        try:
+            return choose()
+        except Resting as resting:
+            await self._wake(endpoint, resting.version)
+            return choose()
+
+    def _choose(
+        self, endpoint: LiveEndpoint, language: Language, question: Question, key: bytes | None
+    ) -> tuple[LoadedVersion, Decoded | None]:
+        """The arm of a split that answers, and the rows when it was the one that had to read them for their key.
+
+        The first row decides. What cannot be read goes to the arm that could not read it, and is refused there.
+        """
+        column = endpoint.settings.sticky
+        if key or column is None:
+            return (endpoint.choose_for(key) if key else endpoint.choose()), None
+        reader = endpoint.reader()
+        try:
+            request = self._inputs.read(reader.exchange(language), question)
+        except (Invalid, TooLarge):
+            return reader, None
+        found = key_of(reader.value_of(request, column))
+        version = endpoint.choose() if found is None else endpoint.choose_for(found)
+        return version, request if version is reader else None
+
     async def _answer(
         self,
         endpoint: LiveEndpoint,
         version: LoadedVersion,
         language: Language,
         question: Question,
+        request: Decoded | None = None,
         *,
         counted: bool = True,
         is_last: bool = True,
     ) -> Reply:
-        """The version's answer. ``is_last``: there is no other to ask, so what it refuses is the caller's mistake."""
+        """The version's answer.
+
+        ``request`` is given when it has read the question already. ``is_last``: there is no other to ask, so what it
+        refuses is the caller's mistake.
+        """
         started = perf_counter()
         exchange, tally = version.exchange(language), version.tally
         try:
-            request = self._inputs.read(exchange, question)
+            if request is None:
+                request = self._inputs.read(exchange, question)
             asked_us = self._inputs.asked(endpoint, request)
             if asked_us is None:
-                asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
+                version.hold()
+                try:
+                    asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
+                finally:
+                    version.release()
         except (Invalid, TooLarge) as error:
             tally.refused += is_last
             self._recording.refused(endpoint, version, question.body, error)
@@ -135,7 +205,11 @@ class Invocations:
         through_us: int | None = None
         try:
             if filling.needs_lookup or filling.needs_computing:
-                through_us = await self._inputs.fill(version, request, asked_us)
+                version.hold()
+                try:
+                    through_us = await self._inputs.fill(version, request, asked_us)
+                finally:
+                    version.release()
             if version.is_immediate and len(ids) < ROWS_FOR_A_THREAD:
                 predictions = version.predict(request.rows)
             else:

@@ -7,18 +7,33 @@ a worker which is late never refuses a request. An arm that cannot be loaded giv
 from __future__ import annotations
 
 import random
+import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from relevo.errors import NotFound, Unavailable, nearest
 from relevo.serving.counters import Tallies
 from relevo.serving.model import Arm, Endpoint, Placement, Route
-from relevo.serving.policy import GOLDEN, bounds
+from relevo.serving.policy import bounds
+from relevo.serving.splitting import next_in_turn, place_of
 from relevo.serving.versions import LoadedVersion
-from relevo.serving.watch import Snapshot
+from relevo.serving.watch import Snapshot, Topology
 
 READY = "ready"
 LOADING = "loading"
+#: Out of memory until it is asked; see ``residency``.
+RESTING = "resting"
+#: For so long a version that rests is still reported one by one, so that who waits for its load learns of it.
+REPORT_RESTING_SECONDS = 60.0
+
+
+class Resting(Unavailable):
+    """The version that is to answer is not in memory, and may be once somebody has loaded it."""
+
+    def __init__(self, endpoint: str, version: int, state: str) -> None:
+        super().__init__(f"Version {endpoint}/{version} is not loaded: {state}.")
+        self.version = version
 
 
 class LiveEndpoint:
@@ -28,7 +43,7 @@ class LiveEndpoint:
         sole: The version that every request goes to, when there is no other arm to choose or to fall back on.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, secret: bytes) -> None:
         self.name = endpoint.name
         self.number = endpoint.number
         self.settings = endpoint.settings
@@ -41,6 +56,7 @@ class LiveEndpoint:
         self._arms: tuple[LoadedVersion, ...] = ()
         self._bounds: tuple[float, ...] = ()
         self._position = random.random()
+        self._secret = secret
 
     @property
     def is_durable(self) -> bool:
@@ -52,22 +68,25 @@ class LiveEndpoint:
         return self.replayed_at or datetime.now(UTC)
 
     def choose(self) -> LoadedVersion:
-        """The version for the next request.
-
-        Follows a golden-ratio sequence, so that a share of 5 % is 5 of any 100 requests, give or take one.
+        """The version for the next request; the arms of a split take turns by their shares.
 
         Raises:
             Unavailable: No version that the route names is loaded.
         """
         if self.sole is not None:
             return self.sole
+        self._position = next_in_turn(self._position)
+        return self._arm_at(self._position)
+
+    def choose_for(self, key: bytes) -> LoadedVersion:
+        """The version of a split that answers this key, now and as long as the shares stay."""
+        return self._arm_at(place_of(self._secret, self.name, key))
+
+    def reader(self) -> LoadedVersion:
+        """The version of a split that reads a request of which nobody knows yet who answers it."""
         if not self._arms:
             raise self._unready()
-        position = self._position = (self._position + GOLDEN) % 1.0
-        for version, bound in zip(self._arms, self._bounds, strict=True):
-            if position < bound:
-                return version
-        return self._arms[-1]
+        return self._arms[0]
 
     def champion(self) -> LoadedVersion | None:
         """The version of the route's first arm, when it is loaded."""
@@ -86,7 +105,7 @@ class LiveEndpoint:
         if version not in self.states:
             placed = ", ".join(str(one) for one in sorted(self.states)) or "none"
             raise NotFound(f"Version {self.name}/{version} is not placed on the gateway; placed: {placed}.")
-        raise Unavailable(f"Version {self.name}/{version} is not loaded: {self.states[version]}.")
+        raise self._unloaded(version)
 
     def follow(self, route: Route | None) -> None:
         """Take over the route if its arms are loaded, or as soon as they are."""
@@ -100,14 +119,30 @@ class LiveEndpoint:
             self._apply(None, ())
             return
         ready = [arm for arm in wanted.arms if arm.version in self.versions]
-        is_waiting = any(self.states.get(arm.version, LOADING) == LOADING for arm in wanted.arms)
+        is_waiting = any(self.may_come(arm.version) for arm in wanted.arms)
         if (is_waiting or not ready) and self._only_loaded(self.route):
             return
-        self._apply(wanted, ready)
+        # A canary answers nobody while its champion is on its way: requests wait for that one.
+        self._apply(wanted, [] if self.may_come(wanted.champion) else ready)
 
     def keeps(self) -> set[int]:
         """Versions that the route in use needs, placed or not."""
         return set() if self.route is None else {arm.version for arm in self.route.arms}
+
+    def needs(self) -> set[int]:
+        """Versions that must be in memory: those that share the traffic, and those that a new route waits for."""
+        needed: set[int] = set()
+        for route in (self.route, self._wanted):
+            if route is not None and (len(route.arms) > 1 or (route is self._wanted and self._is_new(route))):
+                needed.update(arm.version for arm in route.arms)
+        return needed
+
+    def _is_new(self, wanted: Route) -> bool:
+        return self.route is None or self.route.revision != wanted.revision
+
+    def may_come(self, version: int) -> bool:
+        """Whether the version is not in memory now, and will be or can be."""
+        return version not in self.versions and self.states.get(version, LOADING) in (LOADING, RESTING)
 
     def _only_loaded(self, route: Route | None) -> bool:
         return route is not None and all(arm.version in self.versions for arm in route.arms)
@@ -119,19 +154,45 @@ class LiveEndpoint:
         self._bounds = bounds(arms) if arms else ()
         self.sole = self._arms[0] if len(arms) == 1 else None
 
+    def _arm_at(self, place: float) -> LoadedVersion:
+        if not self._arms:
+            raise self._unready()
+        return self._arms[bisect_right(self._bounds, place, hi=len(self._bounds) - 1)]
+
     def _unready(self) -> Unavailable:
         if self._wanted is None:
             return Unavailable(f"Endpoint {self.name} has no version in production yet.")
-        champion = self._wanted.champion
-        return Unavailable(f"Version {self.name}/{champion} is not loaded: {self.states.get(champion, LOADING)}.")
+        return self._unloaded(self._wanted.champion)
+
+    def _unloaded(self, version: int) -> Unavailable:
+        state = self.states.get(version, LOADING)
+        if state in (LOADING, RESTING):
+            return Resting(self.name, version, state)
+        return Unavailable(f"Version {self.name}/{version} is not loaded: {state}.")
 
 
 class LiveEndpoints:
-    """Every endpoint in this worker. Belongs to the event loop."""
+    """Every endpoint in this worker. Belongs to the event loop.
 
-    def __init__(self, tallies: Tallies) -> None:
+    Args:
+        tallies: Count what the versions answer.
+        secret: The installation's key, by which keys find their arm of a split.
+
+    Attributes:
+        resident: The versions in memory, which take ``memory_bytes`` together.
+        has_rested: Whether any version had to leave memory for others.
+    """
+
+    def __init__(self, tallies: Tallies, secret: bytes) -> None:
         self._tallies = tallies
+        self._secret = secret
         self._endpoints: dict[str, LiveEndpoint] = {}
+        self._placements: dict[tuple[str, int], Placement] = {}
+        self._topology: Topology | None = None
+        self._rested: dict[tuple[str, int], float] = {}
+        self.resident: set[LoadedVersion] = set()
+        self.memory_bytes = 0
+        self.has_rested = False
 
     def __iter__(self) -> Iterator[LiveEndpoint]:
         return iter(self._endpoints.values())
@@ -148,29 +209,52 @@ class LiveEndpoints:
             raise NotFound(f"There is no endpoint {name!r}.", hint=f"Did you mean {near!r}?" if near else None)
         return found
 
-    def apply(self, snapshot: Snapshot) -> list[Placement]:
-        """Follow the snapshot; gives the placements that are to be loaded."""
-        for endpoint in snapshot.endpoints:
-            live = self._endpoints.get(endpoint.name)
-            if live is None:
-                live = self._endpoints[endpoint.name] = LiveEndpoint(endpoint)
-            live.settings = endpoint.settings
-            live.replayed_at = snapshot.replays.get(endpoint.name)
-        missing = self._place(snapshot.placements)
-        for live in self._endpoints.values():
-            live.follow(snapshot.routes.get(live.name))
-        self._retire(snapshot.placements)
-        return missing
+    def placement(self, endpoint: str, version: int) -> Placement | None:
+        """The placement of the version, when it is placed."""
+        return self._placements.get((endpoint, version))
 
-    def loaded(self, version: LoadedVersion) -> None:
+    def apply(self, snapshot: Snapshot) -> list[Placement]:
+        """Follow the snapshot; gives the placements that are to be loaded, those first that are needed."""
+        for live in self._endpoints.values():
+            live.replayed_at = snapshot.replays.get(live.name)
+        if snapshot.topology is self._topology:
+            return []
+        self._topology = topology = snapshot.topology
+        for endpoint in topology.endpoints:
+            if endpoint.name not in self._endpoints:
+                self._endpoints[endpoint.name] = LiveEndpoint(endpoint, self._secret)
+                self._endpoints[endpoint.name].replayed_at = snapshot.replays.get(endpoint.name)
+            self._endpoints[endpoint.name].settings = endpoint.settings
+        missing = self._place(topology.placements)
+        for live in self._endpoints.values():
+            live.follow(topology.routes.get(live.name))
+        self._retire()
+        waited_for = [
+            self._placements[live.name, version]
+            for live in self._endpoints.values()
+            for version in live.needs()
+            if live.states.get(version) == RESTING and (live.name, version) in self._placements
+        ]
+        return sorted({*missing, *waited_for}, key=self._order)
+
+    def loading(self, placement: Placement) -> None:
+        """The version is about to be loaded."""
+        live = self._endpoints[placement.endpoint]
+        if live.states.get(placement.version) == RESTING:
+            live.states[placement.version] = LOADING
+
+    def loaded(self, version: LoadedVersion, placement: Placement) -> None:
         """A version is ready for traffic; one that was unplaced meanwhile is closed."""
         live = self._endpoints[version.endpoint]
         if version.version not in live.states or version.version in live.versions:
             version.retire()
             return
         version.tally = self._tallies.of(version.endpoint, version.version)
+        version.mark(time.monotonic())
         live.versions[version.version] = version
         live.states[version.version] = READY
+        self.resident.add(version)
+        self.memory_bytes += version.memory_bytes
         live.settle()
 
     def failed(self, placement: Placement, why: str) -> None:
@@ -181,31 +265,89 @@ class LiveEndpoints:
             live.settle()
 
     def wants(self, placement: Placement) -> bool:
-        """Whether the version is still to be loaded."""
+        """Whether the version is placed and not in memory."""
         live = self._endpoints[placement.endpoint]
         return placement.version in live.states and placement.version not in live.versions
 
+    def is_needed(self, placement: Placement) -> bool:
+        """Whether the version must be in memory."""
+        return placement.version in self._endpoints[placement.endpoint].needs()
+
+    def needs(self, version: LoadedVersion) -> bool:
+        """Whether the version must stay in memory."""
+        return version.version in self._endpoints[version.endpoint].needs()
+
+    def resize(self, version: LoadedVersion) -> None:
+        """Look again what a version takes that grows: one in a process of its own."""
+        grown = version.runtime.process_bytes
+        if grown is not None:
+            self.memory_bytes += grown - version.memory_bytes
+            version.memory_bytes = grown
+
+    def rest(self, version: LoadedVersion) -> None:
+        """A version leaves memory until it is asked."""
+        live = self._endpoints[version.endpoint]
+        live.states[version.version] = RESTING
+        self._rested[version.endpoint, version.version] = time.monotonic()
+        self.has_rested = True
+        self._remove(live, version.version)
+        live.settle()
+
+    def let_rest(self, placement: Placement) -> None:
+        """A version is not loaded before it is asked."""
+        live = self._endpoints[placement.endpoint]
+        live.states[placement.version] = RESTING
+        live.settle()
+
+    def states(self) -> tuple[dict[str, dict[int, str]], int]:
+        """The state of the versions by endpoint, without those that rest for some time; and how many rest."""
+        until = time.monotonic() - REPORT_RESTING_SECONDS
+        self._rested = {key: at for key, at in self._rested.items() if at > until}
+        found: dict[str, dict[int, str]] = {}
+        resting = 0
+        for live in self._endpoints.values():
+            for version, state in live.states.items():
+                is_resting = state is RESTING
+                resting += is_resting
+                if not is_resting or (live.name, version) in self._rested:
+                    found.setdefault(live.name, {})[version] = state
+        return found, resting
+
     def close(self) -> None:
         """Close every runtime."""
-        for live in self._endpoints.values():
-            for version in live.versions.values():
-                version.retire()
+        for version in self.resident:
+            version.retire()
+
+    def _order(self, placement: Placement) -> tuple[int, str, int]:
+        live = self._endpoints[placement.endpoint]
+        route = live.route
+        is_champion = route is not None and route.champion == placement.version
+        rank = 0 if placement.version in live.needs() else 1 if is_champion else 2
+        return rank, placement.endpoint, placement.version
 
     def _place(self, placements: Iterable[Placement]) -> list[Placement]:
+        """Take over what is placed; gives what is new, and what was placed again while it rested."""
         missing = []
-        for placement in placements:
-            live = self._endpoints[placement.endpoint]
-            if placement.version not in live.states:
-                live.states[placement.version] = LOADING
+        before, self._placements = self._placements, {(one.endpoint, one.version): one for one in placements}
+        for key, placement in self._placements.items():
+            states = self._endpoints[placement.endpoint].states
+            is_again = key in before and before[key].placed_at != placement.placed_at
+            if placement.version not in states or (is_again and states[placement.version] == RESTING):
+                states[placement.version] = LOADING
+                self._rested.pop(key, None)
                 missing.append(placement)
         return missing
 
-    def _retire(self, placements: Iterable[Placement]) -> None:
-        placed = {(placement.endpoint, placement.version) for placement in placements}
+    def _retire(self) -> None:
         for live in self._endpoints.values():
-            keep = live.keeps() | {version for endpoint, version in placed if endpoint == live.name}
-            for version in [version for version in live.states if version not in keep]:
-                del live.states[version]
-                gone = live.versions.pop(version, None)
-                if gone is not None:
-                    gone.retire()
+            for version in [one for one in live.states if (live.name, one) not in self._placements]:
+                if version not in live.keeps():
+                    del live.states[version]
+                    self._remove(live, version)
+
+    def _remove(self, live: LiveEndpoint, version: int) -> None:
+        gone = live.versions.pop(version, None)
+        if gone is not None:
+            self.resident.discard(gone)
+            self.memory_bytes -= gone.memory_bytes
+            gone.retire()

@@ -94,8 +94,21 @@ def _loaded(alive: Sequence[Heartbeat]) -> Iterator[Metric]:
     loaded = GaugeMetricFamily(
         "relevo_version_loaded", "1 when the worker has loaded and probed the version.", labels=(*_ARM, "worker")
     )
+    resting = GaugeMetricFamily(
+        "relevo_versions_resting", "Placed versions that are out of memory until they are asked.", labels=("worker",)
+    )
+    memory = GaugeMetricFamily(
+        "relevo_model_memory_bytes", "What the versions in memory are counted to take.", labels=("worker",)
+    )
+    budget = GaugeMetricFamily(
+        "relevo_model_memory_budget_bytes", "What the versions in memory may take.", labels=("worker",)
+    )
     for one in alive:
+        worker = (str(one.worker),)
+        resting.add_metric(worker, one.resting)
+        memory.add_metric(worker, one.memory_bytes)
+        budget.add_metric(worker, one.budget_bytes)
         for endpoint, versions in sorted(one.loaded.items()):
             for version, state in sorted(versions.items()):
                 loaded.add_metric((endpoint, str(version), str(one.worker)), float(state == "ready"))
-    yield from (workers, loaded)
+    yield from (workers, loaded, resting, memory, budget)

@@ -17,9 +17,13 @@ LATENCY_EDGES_MS: tuple[float, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """How every gateway worker treats an endpoint's requests, as the contract of the live version says."""
+    """How every gateway worker treats an endpoint's requests, as the contract of the live version says.
+
+    ``sticky`` is the column whose value decides which arm of a split answers; None: the arms take turns.
+    """
 
     log: LogMode = "durable"
+    sticky: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A version that every gateway worker keeps loaded, and the digest of its sealed bundle."""
+    """A version that every gateway worker answers for, and the digest of its sealed bundle.
+
+    ``placed_at``: when it was last asked to be loaded.
+    """
 
     endpoint: str
     version: int
@@ -104,8 +111,9 @@ class LabelCounters:
 class Heartbeat:
     """What a gateway worker last said of itself.
 
-    ``loaded`` maps endpoint and version to ``ready``, ``loading`` or ``failed: why``; ``revisions`` maps an endpoint to
-    the route revision that this worker answers by. Counters are those of this boot alone.
+    ``loaded`` maps endpoint and version to ``ready``, ``loading``, ``failed: why``, or for a minute after it has left
+    memory ``resting``; ``resting`` counts all of those. ``revisions`` maps an endpoint to the route revision that this
+    worker answers by. Counters are those of this boot alone.
     """
 
     worker: int
@@ -116,3 +124,6 @@ class Heartbeat:
     revisions: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[int, Counters]] = field(default_factory=dict)
     labels: dict[str, LabelCounters] = field(default_factory=dict)
+    resting: int = 0
+    memory_bytes: int = 0
+    budget_bytes: int = 0

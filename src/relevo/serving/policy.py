@@ -10,13 +10,10 @@ from relevo.contract.model import Contract
 from relevo.errors import Invalid
 from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointSettings, LabelCounters
 
-#: The fractional part of the golden ratio: its multiples fill [0, 1) as evenly as any sequence can.
-GOLDEN = (math.sqrt(5) - 1) / 2
-
 
 def settings_of(contract: Contract) -> EndpointSettings:
     """What the contract says of serving."""
-    return EndpointSettings(log=contract.log)
+    return EndpointSettings(log=contract.log, sticky=contract.release.canary.sticky)
 
 
 def checked_arms(arms: Iterable[Arm]) -> tuple[Arm, ...]:

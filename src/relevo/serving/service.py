@@ -13,6 +13,9 @@ from relevo.platform.state import State, Transaction
 from relevo.serving import heartbeats, policy, store
 from relevo.serving.model import Arm, Counters, Endpoint, EndpointSettings, Heartbeat, LabelCounters, Placement, Route
 
+#: States of a version that was loaded and probed. A worker names one that rests only soon after it was loaded.
+LOADED = ("ready", "resting")
+
 
 class Serving:
     """Endpoints, routes and placements. Thread-safe.
@@ -51,7 +54,7 @@ class Serving:
             return store.all_endpoints(tx)
 
     def place(self, tx: Transaction, endpoint: str, version: int, bundle: str) -> Placement:
-        """Ask every gateway worker to load the version and keep it. Idempotent.
+        """Ask every gateway worker to load the version; placed again, one that rests is loaded anew. Idempotent.
 
         Args:
             tx: An open transaction.
@@ -69,7 +72,9 @@ class Serving:
                     raise Conflict(
                         f"Version {endpoint}/{version} is placed with bundle {placed.bundle[:12]}, got {bundle[:12]}."
                     )
-                return placed
+                again = Placement(endpoint, version, bundle, datetime.now(UTC))
+                store.place_again(tx, again)
+                return again
         placement = Placement(endpoint, version, bundle, datetime.now(UTC))
         store.add_placement(tx, placement)
         return placement
@@ -179,7 +184,7 @@ class Serving:
         return said
 
     def await_loaded(self, endpoint: str, version: int, timeout: float) -> None:
-        """Wait until every live gateway worker has loaded and probed the version.
+        """Wait until every live gateway worker has loaded and probed the version, which may rest after that.
 
         Blocks the thread; a workflow calls it in a step.
 
@@ -194,7 +199,7 @@ class Serving:
         deadline = time.monotonic() + timeout
         while True:
             states = {one.worker: one.loaded.get(endpoint, {}).get(version, "loading") for one in self.live_workers()}
-            if states and all(state == "ready" for state in states.values()):
+            if states and all(state in LOADED for state in states.values()):
                 return
             for worker, state in states.items():
                 if state.startswith("failed"):
@@ -229,5 +234,5 @@ def _endpoint(tx: Transaction, name: str) -> Endpoint:
 def _waited(endpoint: str, version: int, timeout: float, states: dict[int, str]) -> str:
     if not states:
         return f"No gateway worker reports, so {endpoint}/{version} is loaded nowhere; waited {timeout:g} s."
-    waiting = ", ".join(str(worker) for worker, state in sorted(states.items()) if state != "ready")
+    waiting = ", ".join(str(worker) for worker, state in sorted(states.items()) if state not in LOADED)
     return f"Waited {timeout:g} s for {endpoint}/{version}; gateway worker {waiting} has not loaded it yet."

@@ -45,6 +45,24 @@ placements = sa.Table(
     sa.Column("placed_at", UtcDateTime, nullable=False),
 )
 
+serving_changes = sa.Table(
+    "serving_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+)
+
+
+def changes(tx: Transaction) -> int:
+    """A number that every change of an endpoint, a route or a placement raises."""
+    return tx.execute(sa.select(serving_changes.c.number)).scalar_one_or_none() or 0
+
+
+def _count_change(tx: Transaction) -> None:
+    raised = tx.execute(sa.update(serving_changes).values(number=serving_changes.c.number + 1))
+    if raised.rowcount == 0:
+        tx.execute(sa.insert(serving_changes).values(id=1, number=1))
+
 
 def find_endpoint(tx: Transaction, name: str) -> Endpoint | None:
     """The endpoint of that name."""
@@ -62,12 +80,14 @@ def add_endpoint(tx: Transaction, name: str, settings: EndpointSettings, created
     """A new endpoint with the next number."""
     number = (tx.execute(sa.select(sa.func.max(endpoints.c.number))).scalar() or 0) + 1
     tx.execute(sa.insert(endpoints).values(name=name, number=number, settings=to_json(settings), created_at=created_at))
+    _count_change(tx)
     return Endpoint(name, number, settings)
 
 
 def set_settings(tx: Transaction, name: str, settings: EndpointSettings) -> None:
     """Change how the gateway treats the endpoint's requests."""
     tx.execute(sa.update(endpoints).where(endpoints.c.name == name).values(settings=to_json(settings)))
+    _count_change(tx)
 
 
 def lock_endpoint(tx: Transaction, name: str) -> None:
@@ -91,6 +111,7 @@ def add_route(tx: Transaction, route: Route, once: tuple[str, str] | None) -> No
             step=step,
         )
     )
+    _count_change(tx)
 
 
 def find_route_by_step(tx: Transaction, once: tuple[str, str]) -> Route | None:
@@ -145,11 +166,23 @@ def add_placement(tx: Transaction, placement: Placement) -> None:
             placed_at=placement.placed_at,
         )
     )
+    _count_change(tx)
+
+
+def place_again(tx: Transaction, placement: Placement) -> None:
+    """Record that the version is asked to be loaded once more."""
+    tx.execute(
+        sa.update(placements)
+        .where(placements.c.endpoint == placement.endpoint, placements.c.version == placement.version)
+        .values(placed_at=placement.placed_at)
+    )
+    _count_change(tx)
 
 
 def remove_placement(tx: Transaction, endpoint: str, version: int) -> None:
     """Forget the placement; nothing happens when there is none."""
     tx.execute(sa.delete(placements).where(placements.c.endpoint == endpoint, placements.c.version == version))
+    _count_change(tx)
 
 
 def all_placements(tx: Transaction, endpoint: str | None = None) -> list[Placement]:

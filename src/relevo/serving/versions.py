@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,6 +50,8 @@ class LoadedVersion:
 
     Attributes:
         tally: Counts what it answers; set when it takes its place among the endpoint's versions.
+        memory_bytes: What it takes in memory, as ``loader.memory_bytes`` says.
+        used_at: When it was last seen to have answered, on the monotonic clock; ``mark`` looks.
         is_immediate: Whether ``predict`` answers on the calling thread, in microseconds a row.
     """
 
@@ -55,18 +59,23 @@ class LoadedVersion:
         "_exchanges",
         "_fillings",
         "_fills",
+        "_is_closed",
         "_is_retired",
         "_keys",
+        "_places",
+        "_seen",
         "_transforms",
         "_uses",
         "bundle",
         "endpoint",
         "is_immediate",
         "layout",
+        "memory_bytes",
         "predict",
         "runtime",
         "signature",
         "tally",
+        "used_at",
         "version",
         "views",
     )
@@ -86,6 +95,7 @@ class LoadedVersion:
             [(column.name, column.type.value) for column in self.signature.keys],
         )
         places = {column.name: place for place, column in enumerate(self.signature.inputs)}
+        self._places = places
         self._fills = [
             (place, column.name, column.view) for place, column in enumerate(self.signature.inputs) if column.view
         ]
@@ -95,6 +105,10 @@ class LoadedVersion:
         self._fillings: dict[frozenset[str], Filling] = {}
         self._uses = 0
         self._is_retired = False
+        self._is_closed = False
+        self.memory_bytes = 0
+        self.used_at = time.monotonic()
+        self._seen = 0
 
     def exchange(self, language: Language) -> Exchange:
         """How it is asked and answers in that language; made on first use."""
@@ -102,6 +116,11 @@ class LoadedVersion:
         if found is None:
             found = self._exchanges[language] = language(self.signature)
         return found
+
+    def value_of(self, decoded: Decoded, column: str) -> object:
+        """The value of a column in the first row: an input, or a key that finds features; None when it has neither."""
+        place = self._places.get(column)
+        return decoded.keys[0].get(column) if place is None else decoded.rows[0][place]
 
     def filling(self, sent: frozenset[str]) -> Filling:
         """What is to be looked up and computed when the caller sends these columns."""
@@ -147,26 +166,38 @@ class LoadedVersion:
                 row[place] = values[index]
         return found.materialised_through
 
+    def mark(self, now: float) -> None:
+        """Note that it was used, if it has answered anything since the last look: no request has to note it."""
+        activity = self.tally.activity
+        if activity != self._seen or self._uses:
+            self._seen = activity
+            self.used_at = now
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a request waits for it."""
+        return self._uses > 0
+
     def hold(self) -> None:
-        """Keep the runtime open during a prediction that the event loop waits for."""
+        """Keep the runtime open while a request waits for something."""
         self._uses += 1
 
     def release(self) -> None:
-        """The prediction is done."""
+        """The wait is over. What the request does before it waits again still finds the runtime open."""
         self._uses -= 1
         if self._is_retired and self._uses == 0:
-            self._close()
+            asyncio.get_running_loop().call_soon(self._close_if_unused)
 
     def retire(self) -> None:
-        """Close the runtime as soon as no prediction uses it."""
-        if not self._is_retired:
-            self._is_retired = True
-            if self._uses == 0:
-                self._close()
+        """Close the runtime as soon as no request uses it."""
+        self._is_retired = True
+        self._close_if_unused()
 
-    def _close(self) -> None:
+    def _close_if_unused(self) -> None:
         """Close it in a thread: a runtime that ends a process waits for its end."""
-        threading.Thread(target=self.runtime.close, name=f"close-{self.endpoint}/{self.version}").start()
+        if self._uses == 0 and not self._is_closed:
+            self._is_closed = True
+            threading.Thread(target=self.runtime.close, name=f"close-{self.endpoint}/{self.version}").start()
 
 
 def _transforms(manifest: Manifest, places: dict[str, int]) -> RowTransforms | None:

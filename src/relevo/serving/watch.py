@@ -21,12 +21,19 @@ READ_ANYWAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The state as one reading found it. ``replays`` has the event time of each endpoint that a replay drives."""
+class Topology:
+    """Endpoints, the routes in force, and what is placed. The same object as long as none of it changes."""
 
     endpoints: tuple[Endpoint, ...]
     routes: dict[str, Route]
     placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state as one reading found it. ``replays`` has the event time of each endpoint that a replay drives."""
+
+    topology: Topology
     replays: dict[str, datetime]
     tokens: Tokens
 
@@ -34,7 +41,8 @@ class Snapshot:
 class StateWatch:
     """Reads the state for the event loop. One thread at a time uses it.
 
-    On SQLite a poll is one pragma until somebody commits; elsewhere it reads a few small tables each time.
+    On SQLite a poll is one pragma until somebody commits. Then, and elsewhere each time, it reads a number that every
+    change of the topology raises; and the topology itself, thousands of rows, when that number has changed.
     """
 
     def __init__(self, state: State, clock: EventClock, identity: Identity) -> None:
@@ -44,6 +52,7 @@ class StateWatch:
         self._connection = state.engine.connect()
         self._seen: int | None = None
         self._read_at = 0.0
+        self._topology: tuple[int, Topology] | None = None
 
     def poll(self) -> Snapshot | None:
         """A new reading when something may have changed, else None."""
@@ -61,10 +70,12 @@ class StateWatch:
         """A reading of the state."""
         self._read_at = time.monotonic()
         with self._state.read() as tx:
-            endpoints = tuple(store.all_endpoints(tx))
-            routes = {route.endpoint: route for route in store.current_routes(tx)}
-            placements = tuple(store.all_placements(tx))
-        return Snapshot(endpoints, routes, placements, self._clock.replays(), self.tokens())
+            changes = store.changes(tx)  # before the rest: what changes meanwhile is read again
+            if self._topology is None or self._topology[0] != changes:
+                endpoints = tuple(store.all_endpoints(tx))
+                routes = {route.endpoint: route for route in store.current_routes(tx)}
+                self._topology = changes, Topology(endpoints, routes, tuple(store.all_placements(tx)))
+        return Snapshot(self._topology[1], self._clock.replays(), self.tokens())
 
     def tokens(self) -> Tokens:
         """The tokens that are accepted now."""

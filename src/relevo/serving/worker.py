@@ -23,7 +23,7 @@ from typing import TypeVar
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from relevo.errors import RelevoError, Unavailable
+from relevo.errors import Unavailable
 from relevo.identity.service import Identity
 from relevo.platform.clock import EventClock
 from relevo.platform.logging import configure_logging
@@ -46,6 +46,8 @@ from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, Placement
 from relevo.serving.recording import Log, Recording
+from relevo.serving.residency import Residency
+from relevo.serving.versions import LoadedVersion
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,6 @@ T = TypeVar("T")
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 1.0
-RETRY_LOAD_SECONDS = 10.0
 FIRST_LOAD_SECONDS = 15.0
 FIRST_STATE_SECONDS = 60.0
 DRAIN_SECONDS = 2.0
@@ -100,17 +101,18 @@ class Worker:
         self._limits = limits
         self._boot = new_boot()
         self._tallies = Tallies()
-        self._endpoints = LiveEndpoints(self._tallies)
+        self._key = load_key(settings.folder("keys"))
+        self._endpoints = LiveEndpoints(self._tallies, self._key)
         self._reports = settings.folder("gateway")
         self._state = State(settings.state_database)
         self._watch = StateWatch(self._state, EventClock(self._state), Identity(self._state))
         self._reading = ThreadPoolExecutor(1, "state")
-        self._loading = ThreadPoolExecutor(1, "load")
+        self._loading = ThreadPoolExecutor(Residency.LOADERS + 2, "load")
         self._writing = ThreadPoolExecutor(1, "labels")
         self._predicting = ThreadPoolExecutor(32, "predict")
         self._explaining = ThreadPoolExecutor(4, "explain")
         self._bundles = BundleCache(Objects(settings.folder("objects")), settings)
-        self._loads: set[asyncio.Task[None]] = set()
+        self._residency = Residency(self._endpoints, self._load, self._loading, settings.model_bytes)
         self._tokens_read_at = 0.0
         self._tokens_reading: asyncio.Future[Tokens] | None = None
         self._last_report: Heartbeat | None = None
@@ -118,17 +120,21 @@ class Worker:
     async def run(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
         loop = asyncio.get_running_loop()
-        key = load_key(self._settings.folder("keys"))
         log_folder = self._settings.folder("log")
         durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, durable=True)
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
-        intake = LabelIntake(self._settings.database("labels"), key)
+        intake = LabelIntake(self._settings.database("labels"), self._key)
         lookups = Lookups(self._settings.online_store)
         inputs = Inputs(lookups, self._predicting, self._event_now, self._limits.rows)
         gateway = Gateway(
             self._number,
             self._endpoints,
-            Invocations(inputs, Recording(Log(durable, buffered, key, self._boot)), self._predicting),
+            Invocations(
+                inputs,
+                Recording(Log(durable, buffered, self._key, self._boot)),
+                self._predicting,
+                self._residency.wake,
+            ),
             Explanations(inputs, self._explaining),
             Labelling(intake, self._writing, self._tallies, self._event_now, self._limits.rows),
             self._read_tokens,
@@ -153,10 +159,8 @@ class Worker:
         """Read the state and load what is placed before the first connection is taken, for a while at most."""
         snapshot = await self._first_snapshot()
         gateway.accept(snapshot.tokens)
-        for placement in self._endpoints.apply(snapshot):
-            self._load(placement)
-        if self._loads:
-            await asyncio.wait(self._loads, timeout=FIRST_LOAD_SECONDS)
+        self._residency.want(self._endpoints.apply(snapshot), if_room=True)
+        await self._residency.settled(FIRST_LOAD_SECONDS)
         gc.collect()
         gc.freeze()  # what lives now lives on: later collections need not look at it
 
@@ -179,8 +183,7 @@ class Worker:
                 snapshot = await self._read(self._watch.poll)
                 if snapshot is not None:
                     gateway.accept(snapshot.tokens)
-                    for placement in self._endpoints.apply(snapshot):
-                        self._load(placement)
+                    self._residency.want(self._endpoints.apply(snapshot))
                 is_following = True
             except Exception:
                 if is_following:
@@ -206,45 +209,31 @@ class Worker:
         except SQLAlchemyError as error:
             raise Unavailable("The state store cannot be read at the moment.") from error
 
-    def _load(self, placement: Placement) -> None:
-        task = asyncio.get_running_loop().create_task(self._load_until_done(placement))
-        self._loads.add(task)
-        task.add_done_callback(self._loads.discard)
-
-    async def _load_until_done(self, placement: Placement) -> None:
-        """Load the version; when it fails, say so, and try again as long as it is placed."""
-        loop = asyncio.get_running_loop()
-        while self._endpoints.wants(placement):
-            try:
-                version = await loop.run_in_executor(self._loading, loader.load, placement, self._bundles)
-            except Exception as error:
-                why = error.message if isinstance(error, RelevoError) else f"{type(error).__name__}: {error}"
-                logger.error("%s/%s cannot be loaded: %s", placement.endpoint, placement.version, why, exc_info=error)
-                self._endpoints.failed(placement, why)
-                await asyncio.sleep(RETRY_LOAD_SECONDS)
-            else:
-                self._endpoints.loaded(version)
-                logger.info("%s/%s is ready", placement.endpoint, placement.version)
-                return
+    def _load(self, placement: Placement) -> LoadedVersion:
+        return loader.load(placement, self._bundles)
 
     async def _report(self) -> None:
         heartbeat = self._heartbeat()
         last = self._last_report
         if last is None or (heartbeat.at - last.at).total_seconds() >= REPORT_SECONDS or _differ(heartbeat, last):
             self._last_report = heartbeat
+            self._residency.look()
             await asyncio.get_running_loop().run_in_executor(self._reading, heartbeats.write, self._reports, heartbeat)
 
     def _heartbeat(self) -> Heartbeat:
-        live = list(self._endpoints)
+        states, resting = self._endpoints.states()
         return Heartbeat(
             worker=self._number,
             pid=os.getpid(),
             boot=f"{self._boot:016x}",
             at=datetime.now(UTC),
-            loaded={endpoint.name: dict(endpoint.states) for endpoint in live},
-            revisions={endpoint.name: endpoint.route.revision for endpoint in live if endpoint.route is not None},
+            loaded=states,
+            revisions={one.name: one.route.revision for one in self._endpoints if one.route is not None},
             counters=self._tallies.versions(),
             labels=self._tallies.labels(),
+            resting=resting,
+            memory_bytes=self._endpoints.memory_bytes,
+            budget_bytes=self._residency.budget_bytes,
         )
 
     async def _event_now(self, endpoint: LiveEndpoint) -> datetime:
