@@ -43,7 +43,7 @@ class Tally:
     @property
     def activity(self) -> int:
         """A number that grows with whatever is counted."""
-        return self.requests + self.refused + self.addressed + self.unlogged + self.unfilled
+        return self.requests + self.refused + self.addressed + self.explained + self.unlogged + self.unfilled
 
     def answered(self, rows: int, latency_ms: float, *, failed: bool = False) -> None:
         """Count a request of the arm's traffic."""

@@ -14,7 +14,7 @@ from relevo.serving.versions import LoadedVersion
 
 #: Sealed rows that are tried for one that a caller could send.
 _WARM_ROWS = 20
-#: What any version takes beside its model: signature, decoders, layouts. Measured.
+#: What any version takes beside its model: signature, decoders, layouts. A rough figure.
 VERSION_BYTES = 100_000
 #: A model in memory, by its file: a booster takes about as much as its text, coefficients up to three times their JSON.
 FILE_FACTOR = 3
