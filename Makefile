@@ -3,7 +3,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: help environment demo up test check format bench bench-gateway bench-features
+.PHONY: help environment demo up test check format bench bench-gateway bench-features bench-scoring
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,9 +37,13 @@ format: environment  ## Write the code as `make check` wants it
 bench: environment  ## Every benchmark, one after the other; figures go to bench/results
 	$(RUN) python bench/gateway.py
 	$(RUN) python bench/features.py --page
+	$(RUN) python bench/scoring.py
 
 bench-gateway: environment  ## The gateway beside bare uvicorn (needs wrk)
 	$(RUN) python bench/gateway.py
 
 bench-features: environment  ## Joins, lookups and filling of features beside Feast and the bare engines (needs Redis)
 	$(RUN) python bench/features.py --page
+
+bench-scoring: environment  ## Bulk scoring beside a bare script of Polars and LightGBM
+	$(RUN) python bench/scoring.py

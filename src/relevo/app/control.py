@@ -27,6 +27,7 @@ import relevo.ledger.api
 import relevo.monitoring.api
 import relevo.releases.api
 import relevo.retraining.api
+import relevo.scoring.api
 import relevo.training.api
 from relevo.app.pages import include_console
 from relevo.app.schedule import Schedule
@@ -53,6 +54,7 @@ ROUTERS = [
         relevo.monitoring.api,
         relevo.releases.api,
         relevo.retraining.api,
+        relevo.scoring.api,
         relevo.training.api,
     )
 ]

@@ -40,6 +40,7 @@ from relevo.releases.model import ReleaseState
 from relevo.releases.service import Releases
 from relevo.releases.workflow import Deliver
 from relevo.retraining.service import Retraining
+from relevo.scoring.service import Scoring
 from relevo.serving.service import Serving
 from relevo.training.rebuilding import TrainingSets
 from relevo.training.service import Training
@@ -78,6 +79,7 @@ class Services:
     load_testing: LoadTesting
     deliver: Deliver
     retraining: Retraining
+    scoring: Scoring
     mlflow: MLflowServer
 
     def after_apply(self, applied: AppliedContract, actor: Principal) -> str:
@@ -292,6 +294,7 @@ def compose(settings: Settings) -> Services:
         load_testing=load_testing,
         deliver=deliver,
         retraining=retraining,
+        scoring=Scoring(settings, contracts, registry, serving, clock),
         mlflow=mlflow,
     )
     return services

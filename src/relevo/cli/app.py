@@ -19,6 +19,7 @@ from relevo.cli import (
     projects,
     records,
     releases,
+    scoring,
     training_sets,
 )
 
@@ -61,6 +62,7 @@ operations.register(app)
 projects.register(app)
 models.register(app)
 imports.register(app)
+scoring.register(app)
 releases.register(app)
 records.register(app)
 app.add_typer(datasets.datasets_app, name="datasets", cls=Group)

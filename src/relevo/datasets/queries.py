@@ -1,9 +1,9 @@
-"""Asks a query on PostgreSQL or SQLite. Runs in child processes only."""
+"""Asks a query on PostgreSQL or SQLite. Runs in child processes, and in the command that scores in bulk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -52,9 +52,24 @@ def read_query(source: Source, since: datetime | None, until: datetime | None) -
         Unavailable: The connection is not set, or the database cannot be reached.
         Invalid: The URL is none, the query fails, or a column holds values of several types.
     """
+    parts = list(stream_query(source, since, until))
+    for name in parts[0].columns:
+        kinds = {part.schema[name] for part in parts} - {pl.Null()}
+        if len(kinds) > 1 and not all(kind.is_numeric() for kind in kinds):
+            raise _mixed(source, name, map(str, kinds))
+    return pl.concat(parts, how="vertical_relaxed").lazy()
+
+
+def stream_query(
+    source: Source, since: datetime | None = None, until: datetime | None = None
+) -> Iterator[pl.DataFrame]:
+    """As ``read_query``, some rows at a time as the database sends them: first a frame of no row, then the rows.
+
+    Where the database tells no types, those of a column can differ between frames.
+    """
     url = _url(source)
     try:
-        return _rows(source, url, since, until).lazy()
+        yield from _frames(source, url, since, until)
     except sa.exc.SQLAlchemyError as error:
         raise Invalid(f"source {source.name}: the query failed: {_reason(error, url)}") from None
 
@@ -92,7 +107,7 @@ def _engine(source: Source, url: sa.URL) -> sa.Engine:
     return sa.create_engine(url)
 
 
-def _rows(source: Source, url: sa.URL, since: datetime | None, until: datetime | None) -> pl.DataFrame:
+def _frames(source: Source, url: sa.URL, since: datetime | None, until: datetime | None) -> Iterator[pl.DataFrame]:
     engine = _engine(source, url)
     try:
         try:
@@ -106,12 +121,14 @@ def _rows(source: Source, url: sa.URL, since: datetime | None, until: datetime |
             read_only = ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'")
             for statement in read_only if engine.dialect.name == "postgresql" else ("PRAGMA query_only = ON",):
                 connection.exec_driver_sql(statement)
-            return _asked(source, connection, since, until)
+            yield from _asked(source, connection, since, until)
     finally:
         engine.dispose()
 
 
-def _asked(source: Source, connection: sa.Connection, since: datetime | None, until: datetime | None) -> pl.DataFrame:
+def _asked(
+    source: Source, connection: sa.Connection, since: datetime | None, until: datetime | None
+) -> Iterator[pl.DataFrame]:
     query = sa.text(str(source.query))
     limits: dict[str, Any] = {"since": since or _EARLIEST, "until": until or _LATEST}
     if connection.dialect.name == "sqlite":
@@ -122,14 +139,9 @@ def _asked(source: Source, connection: sa.Connection, since: datetime | None, un
         if not result.returns_rows:
             raise Invalid(f"source {source.name}: expected a query that gives rows, got a statement that gives none")
         names, types = _described(source, result)
-        parts = [_frame(source, names, types, rows) for rows in result.partitions(_ROWS_AT_ONCE)]
-    if not parts:
-        return pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
-    for name in names:
-        kinds = {part.schema[name] for part in parts} - {pl.Null()}
-        if len(kinds) > 1 and not all(kind.is_numeric() for kind in kinds):
-            raise _mixed(source, name, map(str, kinds))
-    return pl.concat(parts, how="vertical_relaxed")
+        yield pl.DataFrame(schema={name: types.get(name, pl.Null()) for name in names})
+        for rows in result.partitions(_ROWS_AT_ONCE):
+            yield _frame(source, names, types, rows)
 
 
 def _described(source: Source, result: sa.CursorResult[Any]) -> tuple[list[str], dict[str, pl.DataType]]:

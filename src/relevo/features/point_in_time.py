@@ -18,7 +18,7 @@ because such a row is never the newest from the moment that it is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 
 import polars as pl
@@ -62,17 +62,68 @@ def attach(
     check_views(views, declared.values())
     schema = spine.collect_schema()
     _check_spine(schema, views, at)
-    frame = spine.collect()
+
+    def rows_of(view: FeatureView) -> pl.DataFrame:
+        return _with_keys_of(schema, _rows(view, declared[view.source], tables[view.source]), view).collect()
+
+    return _attached(spine.collect(), views, rows_of, at, as_of).lazy()
+
+
+class KnownRows:
+    """The rows of views, read and sorted once, for spines that come one after the other.
+
+    Args:
+        views: The views to attach.
+        tables: The table of each source by its name.
+        sources: The declared sources of the views.
+        types: The types of the entity keys and of ``at`` in the spines.
+        at: The column of the spines that holds the asked time, aware.
+
+    Raises:
+        Invalid: A view, a column or a type does not fit.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[FeatureView],
+        tables: Mapping[str, pl.LazyFrame],
+        *,
+        sources: Iterable[Source],
+        types: Mapping[str, pl.DataType],
+        at: str,
+    ) -> None:
+        declared = {source.name: source for source in sources}
+        check_views(views, declared.values())
+        schema = pl.Schema(types)
+        _check_spine(schema, views, at)
+        self._views = tuple(views)
+        self._at = at
+        self._rows = {
+            view.name: _with_keys_of(schema, _rows(view, declared[view.source], tables[view.source]), view).collect()
+            for view in views
+        }
+
+    def attach(self, spine: pl.DataFrame) -> pl.DataFrame:
+        """As the function ``attach``, for a spine of the declared types."""
+        return _attached(spine, self._views, lambda view: self._rows[view.name], self._at, None)
+
+
+def _attached(
+    frame: pl.DataFrame,
+    views: Sequence[FeatureView],
+    rows_of: Callable[[FeatureView], pl.DataFrame],
+    at: str,
+    as_of: str | None,
+) -> pl.DataFrame:
     asked = _asked(frame, views, at, as_of)
     found = []
-    for view in views:  # one after the other: the rows of one view at a time are in memory
-        rows = _with_keys_of(schema, _rows(view, declared[view.source], tables[view.source]), view).collect()
-        features = _features(asked, view, rows, is_behind=as_of is not None)
+    for view in views:  # one after the other: unless they are kept, the rows of one view at a time are in memory
+        features = _features(asked, view, rows_of(view), is_behind=as_of is not None)
         if not features[_ROW].equals(asked[_ROW]):
             features = asked.select(_ROW).join(features, on=_ROW, how="left", maintain_order="left")
         found.append(features.drop(_ROW))
     together = pl.concat([asked.select(_ROW), *found], how="horizontal").sort(_ROW).drop(_ROW)
-    return pl.concat([frame, together], how="horizontal").lazy()
+    return pl.concat([frame, together], how="horizontal")
 
 
 def _rows(view: FeatureView, source: Source, table: pl.LazyFrame) -> pl.LazyFrame:

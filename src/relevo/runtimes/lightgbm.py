@@ -9,7 +9,7 @@ import ctypes
 import importlib.util
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from struct import Struct
@@ -102,24 +102,30 @@ class LightgbmRuntime:
         values = [value for row in rows for value in self._encoded(row)]
         data = (ctypes.c_double * len(values))(*values)
         answers = (ctypes.c_double * (len(rows) * width))()
-        length = ctypes.c_int64()
-        self._check(
-            self._library.LGBM_BoosterPredictForMat(
-                self._booster,
-                data,
-                _FLOAT64,
-                len(rows),
-                self._width,
-                _ROW_MAJOR,
-                kind,
-                0,
-                -1,
-                _PARAMETERS,
-                ctypes.byref(length),
-                answers,
-            )
-        )
+        self._predict_matrix(ctypes.addressof(data), len(rows), ctypes.addressof(answers), kind)
         return list(answers)
+
+    def predict_matrix(self, data: int, n_rows: int, answers: int) -> None:
+        """Answer a whole matrix where it is in memory.
+
+        Args:
+            data: Address of float64 values ``(n_rows, n_inputs)``, row after row: text as ``codes``, null as NaN.
+            n_rows: How many rows, at least one.
+            answers: Address of float64 room for ``(n_rows, outputs)``.
+        """
+        if not self._fast:
+            raise Unavailable("The LightGBM runtime is closed.")
+        self._predict_matrix(data, n_rows, answers, _NORMAL)
+
+    @property
+    def codes(self) -> Sequence[Mapping[object, float] | None]:
+        """Per input the codes of its categories, None for a number; unseen text has no code and is NaN."""
+        return self._encoders
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in an answer."""
+        return self._outputs
 
     def close(self) -> None:
         """Free the booster. Calling it twice is harmless."""
@@ -129,6 +135,11 @@ class LightgbmRuntime:
         if self._booster:
             self._library.LGBM_BoosterFree(self._booster)
             self._booster = ctypes.c_void_p()
+
+    def _predict_matrix(self, data: int, n_rows: int, answers: int, kind: int) -> None:
+        shape = (_FLOAT64, n_rows, self._width, _ROW_MAJOR, kind, 0, -1, _PARAMETERS)
+        length = ctypes.byref(ctypes.c_int64())
+        self._check(self._library.LGBM_BoosterPredictForMat(self._booster, data, *shape, length, answers))
 
     def _predict_row(self, row: Sequence[object]) -> list[float] | list[list[float]]:
         answer = self._answer()

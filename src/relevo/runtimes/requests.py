@@ -16,7 +16,8 @@ from relevo.runtimes.model import Column, ColumnType, Signature
 MAX_REQUEST_ID = 128
 
 _FORMS = ("dataframe_split", "dataframe_records")
-_EXPECTED = {
+#: What a column of each type takes, in words.
+EXPECTED = {
     ColumnType.FLOAT: "a number",
     ColumnType.INTEGER: "an integer",
     ColumnType.TEXT: "text",
@@ -215,7 +216,7 @@ def _request_id(value: Any) -> str | None:
 
 
 def _refusal(column: Column, row: int, got: str, *, hint: str | None = None) -> Invalid:
-    message = f"Column {column.name!r}, row {row}: expected {_EXPECTED[column.type]}, got {got}."
+    message = f"Column {column.name!r}, row {row}: expected {EXPECTED[column.type]}, got {got}."
     return Invalid(message if hint is None else f"{message} {hint}", field=column.name, hint=hint)
 
 
