@@ -84,7 +84,7 @@ def score(
         keep=_kept(keep),
         on_error=scoring.OnError(on_error),
         chunk_rows=chunk_rows,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or _cores(),
     )
     control = _ControlPlane(Client.from_settings(settings, timeout_seconds=PATIENCE_SECONDS))
     try:
@@ -97,6 +97,11 @@ def score(
         show_json(to_json(outcome))
         return
     _show(to_json(outcome))
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kept(keep: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -142,6 +147,7 @@ class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID = progress.add_task("starting", total=None, speed="")
+        self._is_scoring = False
 
     def doing(self, what: str) -> None:
         """Show what is done."""
@@ -149,6 +155,9 @@ class _Bar:
 
     def scored(self, rows: int, failed: int, total: int) -> None:
         """Show how far it is."""
+        if not self._is_scoring:  # rows from before say nothing about the speed
+            self._is_scoring = True
+            self._progress.reset(self._task, total=total, completed=rows)
         speed = self._progress.tasks[0].speed
         words = "" if speed is None else f"{speed:,.0f} rows/s"
         failures = f", {failed:,} without prediction" if failed else ""

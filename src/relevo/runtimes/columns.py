@@ -48,6 +48,7 @@ def open_model(folder: Path, manifest: Sealed) -> ColumnModel:
     loaded = load_runtime(folder, manifest)
     loaded.probe()
     if manifest.runtime == "lightgbm":
+        loaded.close()
         return Booster(
             LightgbmRuntime.load((folder / lightgbm.FILE).read_bytes(), manifest.signature), manifest.signature
         )

@@ -124,7 +124,11 @@ class Reader:
 
     def _schema(self) -> pl.Schema:
         if self._table is not None:
-            return self._table.collect_schema()
+            try:
+                return self._table.collect_schema()
+            except (pl.exceptions.PolarsError, DeltaError, OSError, NotImplementedError) as error:
+                message = f"The Delta table {self._facts.place} cannot be read: {first_line(error)}"
+                raise Invalid(message, field="input") from None
         together: pl.DataFrame | None = None
         for path in self._paths:
             together = _joined(together, path)

@@ -108,6 +108,7 @@ def _go_on(
     started = time.monotonic()
     folder.clear_drafts()
     watcher.doing("reading the bundle")
+    _require_home(settings)
     bundles = BundleCache(Objects(settings.folder("objects")), settings)
     bundle = bundles.fetch(run.plan.bundle)
     manifest = read_manifest(bundle)
@@ -203,6 +204,14 @@ def _check_columns(run: Run, schema: pl.Schema, manifest: Manifest) -> set[str]:
         hint = "Name the columns to keep: --keep COLUMN, once for each; or --keep none."
         raise Invalid(f"The output has a column {taken[0]!r} of its own, and the input has one too.", hint=hint)
     return sent
+
+
+def _require_home(settings: Settings) -> None:
+    if not (settings.root / "objects").is_dir():
+        raise Unavailable(
+            f"The bundles are in the home folder, and there is none at {settings.root}.",
+            hint="Run relevo score on the machine of the home folder; RELEVO_HOME says where it is.",
+        )
 
 
 def _require_free(folder: RunFolder, asked: Asked) -> None:
