@@ -16,7 +16,16 @@ import polars as pl
 from relevo.runtimes import lightgbm, original
 from relevo.runtimes.frames import CATEGORIES_FILE, as_frame, frame_of_columns
 from relevo.runtimes.lightgbm import LightgbmRuntime
-from relevo.runtimes.loading import ISOLATED, PROBE_FILE, LoadedRuntime, Predictions, Probe, Sealed, load_runtime
+from relevo.runtimes.loading import (
+    ISOLATED,
+    PROBE_FILE,
+    LoadedRuntime,
+    Predictions,
+    Probe,
+    Sealed,
+    check_probe,
+    load_runtime,
+)
 from relevo.runtimes.model import Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
 
@@ -43,7 +52,7 @@ def open_model(folder: Path, manifest: Sealed) -> ColumnModel:
     if manifest.runtime == ISOLATED:
         probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
         answering = Original(folder, manifest.signature)
-        LoadedRuntime(answering, manifest.signature, probe).probe()
+        check_probe(answering.predict_rows, probe, manifest.signature)
         return answering
     loaded = load_runtime(folder, manifest)
     loaded.probe()
@@ -63,18 +72,17 @@ class Original:
         self._categories = msgspec.json.decode((folder / CATEGORIES_FILE).read_bytes(), type=dict[str, list[str]])
         self._model = load_model(folder / FOLDER)
 
-    def predict(self, frame: pl.DataFrame | Sequence[Sequence[object]]) -> Any:
-        """Answers for a frame; for rows, as the probe has them, a list."""
-        if isinstance(frame, pl.DataFrame):
-            columns = {name: frame[name] for name in frame.columns}
-            asked = frame_of_columns(columns, self._signature, self._categories)
-            return original.predict(self._model, asked, self._signature)
-        asked = as_frame(frame, self._signature, self._categories)
+    def predict(self, frame: pl.DataFrame) -> Floats:
+        """Answers for a frame."""
+        columns = {name: frame[name] for name in frame.columns}
+        asked = frame_of_columns(columns, self._signature, self._categories)
+        return original.predict(self._model, asked, self._signature)
+
+    def predict_rows(self, rows: Sequence[Sequence[object]]) -> Predictions:
+        """Answers for rows of values, as the probe has them."""
+        asked = as_frame(rows, self._signature, self._categories)
         answers: Predictions = original.predict(self._model, asked, self._signature).tolist()
         return answers
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 class Booster:

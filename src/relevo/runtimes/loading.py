@@ -117,14 +117,7 @@ class LoadedRuntime:
         Raises:
             Corrupted: An answer is not the one that was sealed with the version.
         """
-        rows = [timed(row, self.signature) for row in self._probe.rows]
-        if not rows:
-            return 0
-        answers: Sequence[float | list[float]] = self._runtime.predict(rows)
-        for index, (expected, got) in enumerate(zip(self._probe.outputs, answers, strict=True)):
-            if not _is_close(expected, got, self._probe.tolerance):
-                raise Corrupted(f"Probe row {index}: expected {expected}, got {got}.")
-        return len(rows)
+        return check_probe(self._runtime.predict, self._probe, self.signature)
 
     @property
     def sample(self) -> list[list[Any]]:
@@ -144,6 +137,24 @@ class LoadedRuntime:
         with self._lock:
             if self._explainer is not None:
                 self._explainer.close()
+
+
+def check_probe(
+    predict: Callable[[Sequence[Sequence[object]]], Predictions], probe: Probe, signature: Signature
+) -> int:
+    """Answers the sealed rows with ``predict`` and returns how many there were.
+
+    Raises:
+        Corrupted: An answer is not the one that was sealed with the version.
+    """
+    rows = [timed(row, signature) for row in probe.rows]
+    if not rows:
+        return 0
+    answers: Sequence[float | list[float]] = predict(rows)
+    for index, (expected, got) in enumerate(zip(probe.outputs, answers, strict=True)):
+        if not _is_close(expected, got, probe.tolerance):
+            raise Corrupted(f"Probe row {index}: expected {expected}, got {got}.")
+    return len(rows)
 
 
 def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) -> LoadedRuntime:
