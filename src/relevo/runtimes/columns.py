@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from relevo.runtimes import lightgbm, original
-from relevo.runtimes.frames import CATEGORIES_FILE, as_frame, frame_of_columns
+from relevo.runtimes.frames import as_frame, frame_of_columns
 from relevo.runtimes.lightgbm import LightgbmRuntime
 from relevo.runtimes.loading import (
     ISOLATED,
@@ -26,7 +26,7 @@ from relevo.runtimes.loading import (
     check_probe,
     load_runtime,
 )
-from relevo.runtimes.model import Signature
+from relevo.runtimes.model import CATEGORIES_FILE, Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
