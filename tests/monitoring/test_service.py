@@ -4,13 +4,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 
 from relevo.contract.model import Task
 from relevo.errors import Conflict, NotFound
 from relevo.identity.model import Principal, Role
-from relevo.monitoring.analysis import read_inputs
-from relevo.monitoring.model import AlertKind, WindowState
+from relevo.monitoring.analysis import read_inputs, read_rows
+from relevo.monitoring.model import AlertKind, DueWindow, WindowState
+from relevo.monitoring.observation import observe_window
+from relevo.serving.model import LogLosses
 
 BEGIN = datetime(2013, 4, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -257,3 +260,36 @@ def test_failing_and_stale_features_raise_alerts_of_their_own_and_a_quiet_look_w
         monitoring.report_features(ENDPOINT, None)
         monitoring.report_freshness(ENDPOINT, [])
     assert _kinds(local_world) == set()
+
+
+def test_what_the_log_did_not_take_is_an_alert_that_says_how_many_and_why(local_world: World) -> None:
+    monitoring = local_world.monitoring
+    before = LogLosses(missed_rows=2)
+    lost = LogLosses(1_202, 3, "No space left on device").since(before)
+    monitoring.report_log(ENDPOINT, lost)
+    (alert,) = monitoring.alerts(open_only=True)
+    assert alert.kind is AlertKind.LOG
+    assert "1,200 answered rows" in alert.message
+    assert "3 requests" in alert.message
+    assert "No space left on device" in alert.message
+    for _ in range(3):
+        monitoring.report_log(ENDPOINT, LogLosses(1_202, 3).since(LogLosses(1_202, 3)))
+    assert _kinds(local_world) == set()
+
+
+def test_a_window_of_a_sampled_log_says_its_share_and_weighs_failures_by_it(
+    local_world: World, traffic: Traffic, contract: Any
+) -> None:
+    rows = traffic()
+    local_world.send(0, rows)
+    whole = local_world.monitoring.analyse(ENDPOINT, BEGIN, BEGIN + WEEK, WindowState.FINAL)
+    assert (whole.sampled_share, whole.answered) == (1.0, whole.predictions)
+    log = local_world.monitoring._log.window(ENDPOINT, BEGIN, BEGIN + WEEK)
+    sampled = observe_window(
+        contract,
+        read_rows(log.with_columns(sample=pl.lit(0.1))),
+        None,
+        DueWindow(BEGIN, BEGIN + WEEK, WindowState.FINAL),
+    )
+    assert sampled.sampled_share == pytest.approx(0.1)
+    assert sampled.answered == 10 * whole.predictions

@@ -35,6 +35,7 @@ def test_a_request_becomes_a_row_for_each_of_its_rows(record: RecordMaker, asked
         "probabilities": None,
         "request_body": None,
         "looked_up": None,
+        "sample": None,
         "x_distance": 1400.0,
         "x_carrier": "UA",
         "k_origin": "JFK",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relevo.errors import Corrupted, Invalid
-from relevo.predictions.ids import ID_LENGTH, Issuer, load_key, new_boot, verify
+from relevo.predictions.ids import ID_LENGTH, Issuer, is_unsampled, load_key, new_boot, verify
 
 KEY = b"k" * 32
 
@@ -30,6 +30,25 @@ def test_ids_are_unique_url_safe_and_of_fixed_length() -> None:
     assert len(set(issued)) == 1011
     assert {len(prediction_id) for prediction_id in issued} == {ID_LENGTH}
     assert all(letter.isalnum() or letter in "-_" for prediction_id in issued for letter in prediction_id)
+
+
+def test_a_sample_is_decided_by_the_id_and_is_of_the_size_that_is_asked_for() -> None:
+    issuer = Issuer(KEY, 7, new_boot())
+    issued = issuer.issue(0, 20_000, 0.1)
+    said = [verify(KEY, one) for one in issued]
+    assert [one.is_unsampled for one in said] == [is_unsampled(one) for one in issued]
+    assert [one.sequence for one in said] == list(range(20_000))
+    assert 0.09 < sum(not one.is_unsampled for one in said) / 20_000 < 0.11
+    assert not any(map(is_unsampled, issuer.issue(0, 1000)))
+
+
+def test_the_same_ids_are_kept_again_and_a_larger_sample_holds_the_smaller() -> None:
+    def kept(sample: float) -> set[int]:
+        issued = Issuer(KEY, 7, 11).issue(0, 2_000, sample)
+        return {place for place, one in enumerate(issued) if not is_unsampled(one)}
+
+    assert kept(0.3) == kept(0.3)
+    assert kept(0.1) < kept(0.3) < kept(1.0)
 
 
 @pytest.mark.parametrize("place", range(ID_LENGTH))

@@ -15,7 +15,7 @@ from relevo.platform.settings import Settings
 from relevo.predictions.collector import run
 from relevo.predictions.columns import PREDICTIONS, prediction_rows
 from relevo.predictions.frames import Record, encode, marks
-from relevo.predictions.ids import new_boot
+from relevo.predictions.ids import Issuer, is_unsampled, new_boot
 from relevo.predictions.labels import Label, LabelIntake
 from relevo.predictions.log import PredictionLog
 from relevo.predictions.segments import SegmentWriter
@@ -128,6 +128,21 @@ def test_predictions_carry_the_newest_label_that_was_known_by_then(
 
 
 @pytest.mark.usefixtures("collecting")
+def test_labels_of_rows_that_the_sample_left_out_are_no_orphans(
+    settings: Settings, log: PredictionLog, intake: LabelIntake, record: RecordMaker, key: bytes, asked_at: datetime
+) -> None:
+    issued = Issuer(key, 1, new_boot()).issue(_microseconds(asked_at), 200, 0.5)
+    kept = [one for one in issued if not is_unsampled(one)]
+    intake.record("flight-delay", 1, [Label(one, 1.0, asked_at) for one in issued])
+    records = [record(ids=[one], sample=0.5) for one in kept[1:]]
+    _log_and_flush(settings, log, records)
+    counts = log.counts("flight-delay")
+    assert counts["labels_unsampled"] == len(issued) - len(kept)
+    assert (counts["labels_joined"], counts["orphans"], counts["unknown"]) == (len(kept) - 1, 1, 0)
+    assert set(log.rows("flight-delay").collect()["sample"]) == {0.5}
+
+
+@pytest.mark.usefixtures("collecting")
 def test_counts_tell_orphans_duplicates_and_failures_apart(
     settings: Settings, log: PredictionLog, intake: LabelIntake, record: RecordMaker, asked_at: datetime
 ) -> None:
@@ -142,6 +157,7 @@ def test_counts_tell_orphans_duplicates_and_failures_apart(
         "rows_failed": 1,
         "labels": 4,
         "labels_joined": 2,
+        "labels_unsampled": 0,
         "orphans": 2,
         "duplicates": 1,
         "conflicts": 1,

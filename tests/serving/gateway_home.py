@@ -42,6 +42,12 @@ SIGNATURE = Signature(
     (Column("distance", ColumnType.FLOAT, nullable=False), Column("carrier", ColumnType.TEXT)),
     at="scheduled_at",
 )
+#: Runs what follows the size and the folder with a file system of that size mounted there, for it alone; needs no root.
+IN_A_NAMESPACE = (
+    *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c"),
+    'size=$1 folder=$2; shift 2; mount -t tmpfs -o "size=$size" tmpfs "$folder" && exec "$@"',
+    "sh",
+)
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
 
 
@@ -149,11 +155,13 @@ class Home:
                 effective_event_at=NOW,
             )
 
-    def launch(self, worker: int = 0) -> subprocess.Popen[bytes]:
-        """Start a worker's process."""
+    def launch(self, worker: int = 0, *, log_bytes: int | None = None) -> subprocess.Popen[bytes]:
+        """Start a worker's process; with ``log_bytes`` its log lies on a file system of that size, its own."""
+        small = () if log_bytes is None else (*IN_A_NAMESPACE, str(log_bytes), str(self.settings.folder("log")))
         with self.output(worker).open("ab") as output:
             process = subprocess.Popen(
                 [
+                    *small,
                     *(sys.executable, "-m", "relevo.serving.worker"),
                     *("--fd", str(self.listener.fileno()), "--worker", str(worker)),
                 ],
@@ -172,9 +180,9 @@ class Home:
         }
         return {name: str(value) for name, value in given.items() if value is not None}
 
-    def start(self, worker: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, worker: int = 0, *, log_bytes: int | None = None) -> subprocess.Popen[bytes]:
         """A worker that has reported."""
-        process = self.launch(worker)
+        process = self.launch(worker, log_bytes=log_bytes)
         deadline = time.monotonic() + 30
         while not any(one.pid == process.pid for one in self.serving.live_workers()):
             assert process.poll() is None, self.output(worker).read_text()
@@ -225,11 +233,15 @@ class Home:
             assert time.monotonic() < deadline, "it did not become so in time"
             time.sleep(0.02)
 
-    def records(self) -> list[frames.Record]:
+    def log_of(self, process: subprocess.Popen[bytes]) -> Path:
+        """The log folder as the worker sees it, which may be on a file system of its own."""
+        return Path(f"/proc/{process.pid}/root{self.settings.folder('log')}")
+
+    def records(self, log: Path | None = None) -> list[frames.Record]:
         """Every record in every segment of every worker."""
         return [
             record
-            for path in sorted(self.settings.folder("log").glob("*/*-*.*"))
+            for path in sorted((log or self.settings.folder("log")).glob("*/*-*.*"))
             for record in frames.scan(path.read_bytes())
         ]
 

@@ -10,7 +10,9 @@ from functools import partial
 
 from relevo.app.services import Services
 from relevo.errors import RelevoError
+from relevo.monitoring.model import AlertKind
 from relevo.platform.clock import utc_now
+from relevo.serving.model import LogLosses
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Schedule:
         self._materialised: dict[str, float] = {}
         self._collected = -COLLECT_EVERY_SECONDS  # the first look collects: a restart every day does not put it off
         self._levels_seen = -SERVICE_LEVELS_EVERY_SECONDS
+        self._log_losses: dict[str, LogLosses] | None = None
         self.failures = 0
 
     def start(self) -> None:
@@ -49,6 +52,7 @@ class Schedule:
             self._try("listing the endpoints", self._look_at_endpoints)
             self._try("looking at what the gateway has loaded", self._services.monitoring.judge_loading)
             self._try("looking at the service levels", self._look_at_service_levels)
+            self._try("looking at the log", self._look_at_the_log)
             self._try("collecting what is no longer used", self._collect)
 
     def _look_at_endpoints(self) -> None:
@@ -61,6 +65,22 @@ class Schedule:
         except Exception:
             self.failures += 1
             logger.exception("%s failed (%d failures so far)", what, self.failures)
+
+    def _look_at_the_log(self) -> None:
+        """Raise or resolve the alerts about predictions that could not be logged.
+
+        What living workers lost before the first look counts as new: the disk that was full for them may have ended the
+        control plane too. A look that fails is taken again from where the last one ended.
+        """
+        serving, monitoring = self._services.serving, self._services.monitoring
+        before = serving.log_losses(of_the_dead=True) if self._log_losses is None else self._log_losses
+        now = serving.log_losses()
+        raised = {alert.endpoint for alert in monitoring.alerts(open_only=True, kind=AlertKind.LOG, limit=None)}
+        for endpoint, losses in now.items():
+            lost = losses.since(before.get(endpoint, LogLosses()))
+            if lost is not None or endpoint in raised:
+                monitoring.report_log(endpoint, lost)
+        self._log_losses = now
 
     def _collect(self) -> None:
         if time.monotonic() - self._collected >= COLLECT_EVERY_SECONDS:

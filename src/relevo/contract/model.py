@@ -186,6 +186,15 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
+class LogPolicy:
+    """How predictions are logged: before the answer or soon after, which share, and what when they cannot be."""
+
+    mode: Literal["durable", "buffered"] = "durable"
+    sample: float = 1.0  # of the answered rows; failures are always logged
+    when_full: Literal["refuse", "serve"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """The whole declaration of one model.
 
@@ -203,7 +212,7 @@ class Contract:
     features: str | None = None
     gates: tuple[Gate, ...] = ()
     release: Release = Release()
-    log: Literal["durable", "buffered"] = "durable"
+    log: LogPolicy = LogPolicy()
     monitor: Monitor = Monitor()
     retrain: Retrain | None = None
     imported: Imported | None = None

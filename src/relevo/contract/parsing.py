@@ -8,10 +8,10 @@ import re
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, cast
 
 from relevo.contract.delivery import read_gate, read_monitor, read_release, read_retrain
 from relevo.contract.durations import parse_duration
+from relevo.contract.endpoint import read_log
 from relevo.contract.model import Ask, Contract, Label, Scalar, Source, Task, Training
 from relevo.contract.reading import Block, Problems, meant, read_document
 from relevo.contract.references import IDENTIFIER, read_module, read_reference
@@ -72,7 +72,7 @@ def parse_with_lines(text: str, path: str = FILE_NAME) -> Parsed:
         training=_training(root, package, is_timed=is_timed),
         gates=tuple(read_gate(block, task) for block in root.blocks("gates")),
         release=read_release(root),
-        log=cast(Literal["durable", "buffered"], root.choice("log", ("durable", "buffered"), "durable")),
+        log=read_log(root),
         monitor=read_monitor(root, ask),
         retrain=read_retrain(root),
     )

@@ -103,7 +103,7 @@ def _applied(row: sa.RowMapping) -> AppliedContract:
     return AppliedContract(
         model=row["model"],
         revision=row["revision"],
-        contract=parse(Contract, row["contract"]),
+        contract=parse(Contract, _with_log_policy(row["contract"])),
         text=row["text"],
         snapshot=row["snapshot"],
         description=row["description"],
@@ -111,3 +111,8 @@ def _applied(row: sa.RowMapping) -> AppliedContract:
         applied_by=row["applied_by"],
         applied_at=row["applied_at"],
     )
+
+
+def _with_log_policy(stored: dict[str, object]) -> dict[str, object]:
+    """A contract as it is stored; one that was applied before a log could be sampled has one word for its log."""
+    return stored | {"log": {"mode": stored["log"]}} if isinstance(stored.get("log"), str) else stored

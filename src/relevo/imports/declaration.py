@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from relevo.contract.model import Ask, Contract, Imported, Label, Release, ServiceLevel, Training
+from relevo.contract.model import Ask, Contract, Imported, Label, LogPolicy, Release, ServiceLevel, Training
 from relevo.imports.model import Asked
 from relevo.runtimes.model import Signature
 
@@ -22,7 +22,7 @@ def contract_of(asked: Asked, signature: Signature, import_id: str) -> Contract:
         label=Label(column="", source=""),
         training=Training(entry=""),
         release=Release(approvals=asked.approvals, slo=ServiceLevel(p99_ms=asked.p99_ms)),
-        log=asked.log,
+        log=LogPolicy(asked.log),
         imported=Imported(registered.name, registered.version, import_id, asked.environment),
     )
 
@@ -42,6 +42,6 @@ def text_of(contract: Contract, uri: str) -> str:
         },
         "ask": {"inputs": list(contract.ask.inputs)},
         "release": {"approvals": contract.release.approvals, "slo": {"p99_ms": contract.release.slo.p99_ms}},
-        "log": contract.log,
+        "log": contract.log.mode,
     }
     return "# Recorded by relevo import.\n" + yaml.safe_dump(said, sort_keys=False, allow_unicode=True)

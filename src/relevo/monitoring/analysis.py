@@ -32,7 +32,7 @@ MIN_SLICE_ROWS = 100
 MAX_SLICES = 30
 N_SLICE_METRICS = 2
 
-_ROW_COLUMNS = ("prediction_id", "version", "status", "prediction", "probabilities", "label", "outcome")
+_ROW_COLUMNS = ("prediction_id", "version", "status", "prediction", "probabilities", "label", "outcome", "sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,21 @@ class Rows:
     def label_coverage(self) -> float:
         """Share of the answered rows whose outcome is known, or known not to exist; 0 without rows."""
         return (self.labelled.height + self.no_outcome) / self.answered.height if self.answered.height else 0.0
+
+    @property
+    def answered_in_all(self) -> int:
+        """Rows that were answered, logged or not: each logged one stands for the inverse of its share.
+
+        Horvitz and Thompson (1952).
+        """
+        if "sample" not in self.answered.columns:
+            return self.answered.height
+        return round(float((1 / self.answered["sample"].fill_null(1.0)).sum()))
+
+    @property
+    def sampled_share(self) -> float:
+        """Share of the answered rows that was logged; 1 without rows."""
+        return self.answered.height / self.answered_in_all if self.answered.height else 1.0
 
     def by_version(self) -> dict[int, int]:
         """Rows that each version answered, the busiest first."""

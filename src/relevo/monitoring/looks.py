@@ -9,14 +9,14 @@ from relevo.monitoring.model import AlertKind
 from relevo.monitoring.policy import hysteresis
 
 #: How many bad looks of the last so many raise an alert.
-ENOUGH = {AlertKind.FRESHNESS: (2, 3), AlertKind.FEATURES: (1, 3)}
+ENOUGH = {AlertKind.FRESHNESS: (2, 3), AlertKind.FEATURES: (1, 3), AlertKind.LOG: (1, 3)}
 
 
 class Looks:
     """Remembers the last looks at each endpoint, in memory: after a restart alerts wait for new ones. Thread-safe.
 
-    Freshness is stale on two of three looks, and fresh again after two in a row. A failure to bring features up to date
-    is an alert at once; three looks in a row without one end it.
+    Freshness is stale on two of three looks, and fresh again after two in a row. A failure to bring features up to
+    date, or to log a prediction, is an alert at once; three looks in a row without one end it.
     """
 
     def __init__(self) -> None:

@@ -43,6 +43,7 @@ class AlertKind(StrEnum):
     ERROR_BUDGET = "error_budget"  # requests fail so fast that the budget of the contract will not last
     LATENCY_BUDGET = "latency_budget"  # so many are slower than the contract allows
     BUNDLE = "bundle"  # the gateway refuses a version that it was asked to load
+    LOG = "log"  # predictions could not be logged
 
 
 class DueWindow(NamedTuple):
@@ -109,7 +110,7 @@ class Window:
     end: datetime
     revision: int
     state: WindowState
-    predictions: int  # rows answered
+    predictions: int  # rows answered, of those that were logged
     failed: int  # requests and rows that were not
     labels: int
     no_outcome: int
@@ -125,6 +126,12 @@ class Window:
     drift: tuple[FeatureDrift, ...]
     drift_share: float  # share of the inputs that drifted, weighted by their importance
     quality: tuple[str, ...]  # findings in plain words
+    sampled_share: float = 1.0  # of the rows answered, those that were logged; failures are logged always
+
+    @property
+    def answered(self) -> int:
+        """How many rows were answered, the unsampled ones estimated by the share that was logged."""
+        return round(self.predictions / self.sampled_share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ def observe_window(contract: Contract, rows: Rows, reference: Reference | None, 
         is_drop_significant=is_significant,
         drift=drift,
         drift_share=policy.drift_share(drift, reference.importances if reference else None),
-        quality=tuple(policy.quality_findings(drift, rows.answered.height, rows.failed, error_rate)),
+        quality=tuple(
+            policy.quality_findings(drift, rows.answered.height, rows.failed, error_rate, rows.answered_in_all)
+        ),
+        sampled_share=rows.sampled_share,
     )
 
 

@@ -196,7 +196,8 @@ def _coverage_text(window: Window) -> str:
 
 
 def _volume_text(window: Window) -> str:
-    return f"{count(window.predictions)} predictions, {count(window.failed)} failed"
+    sample = "" if window.sampled_share >= 1 else f" ({percent(window.sampled_share)} of {count(window.answered)})"
+    return f"{count(window.predictions)} predictions{sample}, {count(window.failed)} failed"
 
 
 def _label_text(window: Window) -> str:

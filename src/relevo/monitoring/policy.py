@@ -190,15 +190,23 @@ def is_performance_dropped(contract: Contract, window: Window) -> bool | None:
     return window.is_drop_significant and window.performance_drop >= threshold_of_drop(contract, window.reference)
 
 
-def quality_findings(drift: Sequence[FeatureDrift], predictions: int, failed: int, error_rate: float) -> list[str]:
+def quality_findings(
+    drift: Sequence[FeatureDrift],
+    predictions: int,
+    failed: int,
+    error_rate: float,
+    answered: int | None = None,
+) -> list[str]:
     """What is wrong with the data itself, in plain words: nulls, values never seen, failed requests, silence.
 
     Args:
         drift: Columns against their baseline; their rates are of ``predictions`` rows.
-        predictions: Rows answered.
+        predictions: Rows answered that were logged.
         failed: Requests and rows that were not.
         error_rate: The share of failures that the contract allows.
+        answered: Rows answered, when the log keeps a sample of them; None: ``predictions``.
     """
+    answered = predictions if answered is None else answered
     findings = [] if predictions + failed else ["no predictions were made"]
     for column in drift:
         if column.column == PREDICTION:
@@ -209,8 +217,8 @@ def quality_findings(drift: Sequence[FeatureDrift], predictions: int, failed: in
             )
         if _is_above(column.outside_rate, predictions, RATE_MARGIN):
             findings.append(f"{column.column}: {column.outside_rate:.1%} of the values were never seen in training")
-    if is_failing(predictions, failed, error_rate):
-        findings.append(f"{failed} of {predictions + failed} failed, {error_rate:.2%} are allowed")
+    if is_failing(answered, failed, error_rate):
+        findings.append(f"{failed} of {answered + failed} failed, {error_rate:.2%} are allowed")
     return findings
 
 
@@ -294,8 +302,8 @@ def _quality_finding(last: Window) -> Finding:
 
 def _failures_finding(contract: Contract, last: Window) -> Finding:
     allowed = contract.release.slo.error_rate
-    message = f"{last.failed} of {last.predictions + last.failed} requests failed, {allowed:.2%} are allowed."
-    is_raised = is_failing(last.predictions, last.failed, allowed)
+    message = f"{last.failed} of {last.answered + last.failed} requests failed, {allowed:.2%} are allowed."
+    is_raised = is_failing(last.answered, last.failed, allowed)
     return Finding(AlertKind.FAILURES, Severity.CRITICAL, is_raised, message)
 
 

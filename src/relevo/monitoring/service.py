@@ -253,6 +253,12 @@ class Monitoring:
         """Raise, resolve or, when it got worse or better, state anew the alert on a budget; ``known`` is open now."""
         self._restate(endpoint, finding, known, is_same=known is not None and known.severity is finding.severity)
 
+    def report_log(self, endpoint: str, lost: str | None) -> None:
+        """Take another look at the log into account; ``lost`` says in words what it did not take, None: nothing."""
+        is_raised = self._looks.judge(endpoint, AlertKind.LOG, lost is not None)
+        message = f"The prediction log could not be written: {lost}"
+        self._report(endpoint, Finding(AlertKind.LOG, Severity.CRITICAL, is_raised, message))
+
     # -- performance over longer periods ------------------------------------------------------------------------
 
     def performance_by_period(

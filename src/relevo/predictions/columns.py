@@ -30,6 +30,7 @@ PREDICTIONS: dict[str, pl.DataType] = {
     "prediction": pl.Float64(),
     "probabilities": pl.List(pl.Float64()),
     "request_body": pl.Binary(),
+    "sample": pl.Float64(),  # the share of such rows that is logged; null: all
 }
 LABELS: dict[str, pl.DataType] = {
     "prediction_id": pl.String(),
@@ -172,6 +173,7 @@ def _extend(base: dict[str, list[Any]], record: Record, count: int) -> None:
         ("status", record.status),
         ("error", record.error),
         ("request_body", record.body),
+        ("sample", record.sample),
     ):
         base[name].extend([value] * count)
 

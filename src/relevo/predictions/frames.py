@@ -39,6 +39,9 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
 
     ``looked_up`` says which inputs the online store gave and which the caller sent: a bit an input (`marks`), None in
     records of a time when this was not logged.
+
+    ``sample`` is the share of the endpoint's answered rows that is logged; None is all of them, or a failure: those are
+    always logged.
     """
 
     endpoint: str
@@ -56,6 +59,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
     error: str | None = None
     body: bytes | None = None
     looked_up: bytes | None = None
+    sample: float | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -2,6 +2,10 @@
 
 An id is 27 bytes as 36 characters of URL-safe base64: endpoint number (2), hour of event time since 1970 (3), boot of
 the worker that issued it (8), its sequence there (5), and a BLAKE2s tag over all of these (9).
+
+Where an endpoint logs a sample of its predictions, the tag decides: it is a keyed hash, so nobody can choose to be left
+out, and the same id is always decided the same way. The first bit of the sequence then says that the row is left out,
+so that a label that finds no row is told apart from a loss, whatever the share was when the id was issued.
 """
 
 from __future__ import annotations
@@ -25,16 +29,35 @@ _HOUR_US = 3_600_000_000
 _LAST_HOUR = 2**23 - 1  # year 2926; times beyond it, or before 1013, are kept as the last and first hour
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
+_UNSAMPLED = 1 << 39
+_TAG_RANGE = 1 << 32
+
+#: The sequence's first bit is the third of the six in this character of an id.
+UNSAMPLED_PLACE = 17
+UNSAMPLED_LETTERS = frozenset(
+    letter
+    for value, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    if value & 0b001000
+)
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedId:
-    """What a verified id says: the endpoint, the hour that was asked for, the worker boot, the sequence there."""
+    """What a verified id says: the endpoint, the hour that was asked for, the worker boot, the sequence there.
+
+    ``is_unsampled``: the sample of the endpoint's log does not hold its row, unless the request failed.
+    """
 
     endpoint_number: int
     event_hour_at: datetime
     boot: int
     sequence: int
+    is_unsampled: bool = False
+
+
+def is_unsampled(prediction_id: str) -> bool:
+    """Whether the sample of the log leaves the row of this id out, as the id itself says; not verified."""
+    return prediction_id[UNSAMPLED_PLACE] in UNSAMPLED_LETTERS
 
 
 def new_boot() -> int:
@@ -91,8 +114,11 @@ class Issuer:
         self._hour: int | None = None
         self._head = b""
 
-    def issue(self, event_at_us: int, n: int) -> list[str]:
-        """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970)."""
+    def issue(self, event_at_us: int, n: int, sample: float = 1.0) -> list[str]:
+        """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970).
+
+        ``sample`` is the share of them that the log keeps; the others say that it does not.
+        """
         hour = event_at_us // _HOUR_US
         if hour != self._hour:
             kept = min(max(hour, -_LAST_HOUR), _LAST_HOUR)
@@ -106,7 +132,13 @@ class Issuer:
             body = head + sequence.to_bytes(5, "big")
             tag = tagger.copy()
             tag.update(body)
-            ids.append(encode(body + tag.digest(), newline=False).translate(_TO_URL).decode("ascii"))
+            digest = tag.digest()
+            if sample < 1.0 and int.from_bytes(digest[:4], "big") >= sample * _TAG_RANGE:
+                body = head + (sequence | _UNSAMPLED).to_bytes(5, "big")
+                tag = tagger.copy()
+                tag.update(body)
+                digest = tag.digest()
+            ids.append(encode(body + digest, newline=False).translate(_TO_URL).decode("ascii"))
         return ids
 
 
@@ -121,11 +153,13 @@ def verify(key: bytes, prediction_id: str) -> IssuedId:
     tag.update(raw[:-_TAG_BYTES])
     if not secrets.compare_digest(tag.digest(), raw[-_TAG_BYTES:]):
         raise Invalid("The prediction id was not issued here: its tag does not match.", field="prediction_id")
+    sequence = int.from_bytes(raw[13:18], "big")
     return IssuedId(
         endpoint_number=int.from_bytes(raw[:2], "big"),
         event_hour_at=datetime.fromtimestamp(int.from_bytes(raw[2:5], "big", signed=True) * 3600, UTC),
         boot=int.from_bytes(raw[5:13], "big"),
-        sequence=int.from_bytes(raw[13:18], "big"),
+        sequence=sequence & ~_UNSAMPLED,
+        is_unsampled=sequence & _UNSAMPLED != 0,
     )
 
 

@@ -14,6 +14,7 @@ from relevo.platform.state import State
 from relevo.predictions import store
 from relevo.predictions.backlog import closed_segments, segments
 from relevo.predictions.columns import LABELS, PREDICTIONS, merged
+from relevo.predictions.ids import UNSAMPLED_LETTERS, UNSAMPLED_PLACE
 from relevo.predictions.progress import read_progress
 from relevo.predictions.segments import ask_rotation, holder
 from relevo.predictions.tables import scan, table_path
@@ -62,24 +63,36 @@ class PredictionLog:
         """How many predictions and labels of ``endpoint`` the tables hold.
 
         ``predictions_logged`` and ``rows_failed`` are rows; ``labels`` are predictions with a label, of which
-        ``labels_joined`` were logged and ``orphans`` were not (or not yet: `flush` first). ``duplicates``,
-        ``conflicts`` and ``unknown`` are labels that were refused or changed nothing.
+        ``labels_joined`` were logged, ``labels_unsampled`` were left out by the sample of the log, and ``orphans``
+        should have been logged and were not (or not yet: `flush` first). ``duplicates``, ``conflicts`` and ``unknown``
+        are labels that were refused or changed nothing.
         """
         is_ok = pl.col("status") == "ok"
         rows = self._predictions(endpoint)
         sums = rows.select(logged=is_ok.sum(), failed=(~is_ok).sum())
         labelled = self._newest_labels(endpoint, None).select("prediction_id")
-        joined = labelled.join(rows.select("prediction_id"), on="prediction_id", how="semi")
-        counted, all_labels, joined_labels = pl.collect_all([sums, labelled.select(pl.len()), joined.select(pl.len())])
+        logged = rows.select("prediction_id")
+        joined = labelled.join(logged, on="prediction_id", how="semi")
+        without = labelled.join(logged, on="prediction_id", how="anti")
+        letter = pl.col("prediction_id").str.slice(UNSAMPLED_PLACE, 1)
+        counted, joined_labels, missing = pl.collect_all(
+            [
+                sums,
+                joined.select(pl.len()),
+                without.select(pl.len(), unsampled=letter.is_in(sorted(UNSAMPLED_LETTERS)).sum()),
+            ]
+        )
         with self._state.read() as tx:
             refused = store.counted(tx, endpoint)
-        labels, labels_joined = int(all_labels.item()), int(joined_labels.item())
+        labels_joined, unsampled = int(joined_labels.item()), int(missing["unsampled"][0])
+        labels = labels_joined + int(missing["len"][0])
         return {
             "predictions_logged": int(counted["logged"][0]),
             "rows_failed": int(counted["failed"][0]),
             "labels": labels,
             "labels_joined": labels_joined,
-            "orphans": labels - labels_joined,
+            "labels_unsampled": unsampled,
+            "orphans": labels - labels_joined - unsampled,
             **refused,
         }
 

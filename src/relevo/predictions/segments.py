@@ -24,6 +24,7 @@ MAX_AGE_SECONDS = 1.0
 MAX_SEGMENT_BYTES = 8 << 20
 MAX_BUFFER_BYTES = 64 << 20
 TICK_SECONDS = 0.05
+RETRY_SECONDS = 0.5
 _LOCK_WAIT_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class SegmentWriter:
 
     Attributes:
         failures: Batches that could not be written.
-        lost_frames: Frames dropped with them; their requests were refused. A buffered writer keeps and retries them.
+        lost_frames: Frames dropped with them. A buffered writer keeps and retries them until it is closed.
+        error: Why the last batch could not be written; None when it was.
 
     Raises:
         Conflict: Another process writes as this worker.
@@ -133,7 +135,14 @@ class SegmentWriter:
         self._closed = False
         self.failures = 0
         self.lost_frames = 0
+        self.error: str | None = None
+        self._retry_at = 0.0
         self._maintenance = asyncio.get_running_loop().create_task(self._maintain())
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that no batch has taken to the disk yet."""
+        return self._buffered_bytes
 
     def append(self, frame: bytes) -> None:
         """Put ``frame`` in the buffer; call `durable` next, with no other wait between them.
@@ -185,6 +194,7 @@ class SegmentWriter:
         finally:
             self._thread.shutdown(wait=True)
             self._lock.release()
+            self.lost_frames += len(self._buffer)
 
     async def _drain(self) -> None:
         while self._buffer or self._running is not None:
@@ -217,6 +227,7 @@ class SegmentWriter:
         self._running = None
         error = work.exception()
         if error is None:
+            self.error = None
             done.set_result(None)
         else:
             self._fail_batch(error, frames, done)
@@ -232,7 +243,10 @@ class SegmentWriter:
         else:
             self._buffer[:0] = frames
             self._buffered_bytes += sum(map(len, frames))
-        logger.error("prediction log in %s cannot be written: %s", self._log, error)
+        if str(error) != self.error:  # once, not with every batch: the disk may be full of just that
+            logger.error("prediction log in %s cannot be written: %s", self._log, error)
+        self.error = str(error)
+        self._retry_at = time.monotonic() + RETRY_SECONDS
         done.set_exception(Unavailable(f"The prediction log could not be written: {error}."))
 
     async def _maintain(self) -> None:
@@ -242,7 +256,7 @@ class SegmentWriter:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 marked = rotation_ns(self._log)
-                if self._buffer and self._waiting is None:
+                if self._buffer and self._waiting is None and time.monotonic() >= self._retry_at:
                     self._start_batch()
                 if marked > self._rotated_ns:
                     await self._write_buffered()
@@ -356,6 +370,11 @@ class _SegmentFiles:
             os.ftruncate(self._descriptor, self._synced_bytes)
         except OSError as error:
             logger.error("segment %s cannot be cut: %s", self._path, error)
+        if self._synced_bytes == 0:  # nothing was acknowledged from it, and a full disk needs no file a batch
+            self._path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+            return
         self.retire()
 
 

@@ -19,11 +19,13 @@ class Tally:
         "failed",
         "latency",
         "latency_ms_total",
+        "missed_rows",
         "refused",
         "requests",
         "rows",
         "unfilled",
         "unlogged",
+        "unsampled_rows",
     )
 
     def __init__(self) -> None:
@@ -35,6 +37,8 @@ class Tally:
         self.explained = 0
         self.unlogged = 0
         self.unfilled = 0
+        self.unsampled_rows = 0
+        self.missed_rows = 0
         self.latency_ms_total = 0.0
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
         self._frozen = Counters()
@@ -68,6 +72,8 @@ class Tally:
             explained=self.explained,
             unlogged=self.unlogged,
             unfilled=self.unfilled,
+            unsampled_rows=self.unsampled_rows,
+            missed_rows=self.missed_rows,
             latency_ms_total=self.latency_ms_total,
             latency=tuple(self.latency),
         )

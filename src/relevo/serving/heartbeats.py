@@ -7,13 +7,13 @@ since counters are sums over all boots; only a live worker's word on what is loa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
-from relevo.serving.model import Counters, Heartbeat, LabelCounters
+from relevo.serving.model import Counters, Heartbeat, LabelCounters, LogLosses
 from relevo.serving.policy import add, add_labels
 
 #: A worker that has not reported for this long is taken for dead or hung. It reports at least every second.
@@ -68,6 +68,21 @@ def total_labels(heartbeats: Iterable[Heartbeat], endpoint: str) -> LabelCounter
     for heartbeat in heartbeats:
         if endpoint in heartbeat.labels:
             sums = add_labels(sums, heartbeat.labels[endpoint])
+    return sums
+
+
+def log_losses(heartbeats: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> dict[str, LogLosses]:
+    """What of each endpoint was not logged, over all workers and boots, and why the log cannot be written now."""
+    error = next((one.log.error for one in alive if one.log.error is not None), None)
+    sums: dict[str, LogLosses] = {}
+    for heartbeat in heartbeats:
+        for endpoint, versions in heartbeat.counters.items():
+            before = sums.get(endpoint, LogLosses())
+            sums[endpoint] = LogLosses(
+                missed_rows=before.missed_rows + sum(one.missed_rows for one in versions.values()),
+                unlogged=before.unlogged + sum(one.unlogged for one in versions.values()),
+                error=error,
+            )
     return sums
 
 

@@ -236,12 +236,16 @@ class Invocations:
             raise failure from error
         reply = exchange.encode(request, Answer(predictions, version.version, ids))
         try:
-            self._recording.append(endpoint, version, request, asked_us, ids, predictions, through_us=through_us)
-            if endpoint.is_durable:
+            is_logged = self._recording.append(
+                endpoint, version, request, asked_us, ids, predictions, through_us=through_us
+            )
+            if is_logged and endpoint.is_durable:
                 await self._recording.durable(endpoint)
         except Unavailable:
-            tally.unlogged += 1
-            raise
+            if endpoint.settings.log_when_full == "refuse":
+                tally.unlogged += 1
+                raise
+            tally.missed_rows += self._recording.wanted(endpoint, ids)
         if counted:
             tally.answered(len(ids), (perf_counter() - started) * 1000)
         else:

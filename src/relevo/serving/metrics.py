@@ -26,7 +26,7 @@ def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> byte
         alive: Those of workers that run: what is loaded now.
     """
     registry = CollectorRegistry()
-    registry.register(_Once([*_traffic(reports), *_labels(reports), *_loaded(alive)]))
+    registry.register(_Once([*_traffic(reports), *_labels(reports), *_log(reports, alive), *_loaded(alive)]))
     return generate_latest(registry)
 
 
@@ -59,6 +59,12 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     unfilled = CounterMetricFamily(
         "relevo_unfilled_requests", "Requests turned away since the online store could not be asked.", labels=_ARM
     )
+    unsampled = CounterMetricFamily(
+        "relevo_unsampled_rows", "Answered rows that the sample of the log leaves out.", labels=_ARM
+    )
+    missed = CounterMetricFamily(
+        "relevo_missed_rows", "Answered rows that were to be logged and were not, since the log was full.", labels=_ARM
+    )
     latency = HistogramMetricFamily(
         "relevo_request_duration_seconds", "From the whole body read to the answer ready.", labels=_ARM
     )
@@ -72,9 +78,21 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         explained.add_metric(arm, counters.explained)
         unlogged.add_metric(arm, counters.unlogged)
         unfilled.add_metric(arm, counters.unfilled)
+        unsampled.add_metric(arm, counters.unsampled_rows)
+        missed.add_metric(arm, counters.missed_rows)
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
-    yield from (requests, rows, refused, addressed, explained, unlogged, unfilled, latency)
+    yield from (requests, rows, refused, addressed, explained, unlogged, unfilled, unsampled, missed, latency)
+
+
+def _log(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> Iterator[Metric]:
+    failures = CounterMetricFamily("relevo_log_write_failures", "Batches of the log that could not be written.")
+    failures.add_metric((), sum(one.log.failures for one in reports))
+    lost = CounterMetricFamily("relevo_log_lost_frames", "Requests whose record was dropped with such a batch.")
+    lost.add_metric((), sum(one.log.lost_frames for one in reports))
+    waiting = GaugeMetricFamily("relevo_log_waiting_bytes", "Bytes of the log that wait for the disk.")
+    waiting.add_metric((), sum(one.log.waiting_bytes for one in alive))
+    yield from (failures, lost, waiting)
 
 
 def _labels(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 LogMode = Literal["durable", "buffered"]
+WhenLogFull = Literal["refuse", "serve"]
 
 #: Upper bounds of the latency buckets, in milliseconds; one more bucket holds what is slower.
 LATENCY_EDGES_MS: tuple[float, ...] = (
@@ -23,6 +24,8 @@ class EndpointSettings:
     """
 
     log: LogMode = "durable"
+    log_sample: float = 1.0  # share of the answered rows that is logged
+    log_when_full: WhenLogFull = "refuse"
     sticky: str | None = None
 
 
@@ -82,7 +85,9 @@ class Counters:
     by this version. ``refused`` had a wrong input, ``addressed`` named the version by header, ``explained`` asked
     why instead of what, ``unlogged`` were turned
     away since the log could not take them, ``unfilled`` since the online store could not be asked: none of these counts
-    as traffic of the arm. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
+    as traffic of the arm. Of the answered rows the sample of the log left out ``unsampled_rows``, and ``missed_rows``
+    were to be logged and could not be: the endpoint answers all the same when the log is full. ``latency`` counts
+    ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
     """
 
     requests: int = 0
@@ -93,6 +98,8 @@ class Counters:
     explained: int = 0
     unlogged: int = 0
     unfilled: int = 0
+    unsampled_rows: int = 0
+    missed_rows: int = 0
     latency_ms_total: float = 0.0
     latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
 
@@ -105,6 +112,39 @@ class LabelCounters:
     duplicates: int = 0
     conflicts: int = 0
     unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogHealth:
+    """How a worker's log fares: batches that could not be written, frames lost with them, bytes that wait, and why."""
+
+    failures: int = 0
+    lost_frames: int = 0
+    waiting_bytes: int = 0
+    error: str | None = None  # None: the last batch was written
+
+
+@dataclass(frozen=True, slots=True)
+class LogLosses:
+    """What of an endpoint was not logged since the log could not be written.
+
+    ``missed_rows`` were answered all the same, ``unlogged`` requests were turned away. ``error`` is what a worker says
+    now; None when every worker writes.
+    """
+
+    missed_rows: int = 0
+    unlogged: int = 0
+    error: str | None = None
+
+    def since(self, before: LogLosses) -> str | None:
+        """What was lost after ``before``, in words; None when nothing was, and the log can be written."""
+        missed, refused = self.missed_rows - before.missed_rows, self.unlogged - before.unlogged
+        if not (missed or refused or self.error):
+            return None
+        why = self.error or "it can be written again"
+        return (
+            f"{missed:,} answered rows were not logged and {refused:,} requests were refused in the last look: {why}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +167,4 @@ class Heartbeat:
     resting: int = 0
     memory_bytes: int = 0
     budget_bytes: int = 0
+    log: LogHealth = LogHealth()

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from itertools import accumulate
+from typing import Any, TypeVar
 
 from relevo.contract.model import Contract
 from relevo.errors import Invalid
 from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointSettings, LabelCounters
 
+Counts = TypeVar("Counts", Counters, LabelCounters)
+
 
 def settings_of(contract: Contract) -> EndpointSettings:
     """What the contract says of serving."""
-    return EndpointSettings(log=contract.log, sticky=contract.release.canary.sticky)
+    return EndpointSettings(
+        log=contract.log.mode,
+        log_sample=contract.log.sample,
+        log_when_full=contract.log.when_full,
+        sticky=contract.release.canary.sticky,
+    )
 
 
 def checked_arms(arms: Iterable[Arm]) -> tuple[Arm, ...]:
@@ -51,46 +61,26 @@ def bounds(arms: Sequence[Arm]) -> tuple[float, ...]:
 
 def since(after: Counters, before: Counters | None) -> Counters:
     """What was counted between two readings."""
-    if before is None:
-        return after
-    return Counters(
-        requests=after.requests - before.requests,
-        rows=after.rows - before.rows,
-        failed=after.failed - before.failed,
-        refused=after.refused - before.refused,
-        addressed=after.addressed - before.addressed,
-        explained=after.explained - before.explained,
-        unlogged=after.unlogged - before.unlogged,
-        unfilled=after.unfilled - before.unfilled,
-        latency_ms_total=after.latency_ms_total - before.latency_ms_total,
-        latency=tuple(a - b for a, b in zip(after.latency, before.latency, strict=True)),
-    )
+    return after if before is None else _by_field(after, before, operator.sub)
 
 
 def add(first: Counters, second: Counters) -> Counters:
     """The counts of both."""
-    return Counters(
-        requests=first.requests + second.requests,
-        rows=first.rows + second.rows,
-        failed=first.failed + second.failed,
-        refused=first.refused + second.refused,
-        addressed=first.addressed + second.addressed,
-        explained=first.explained + second.explained,
-        unlogged=first.unlogged + second.unlogged,
-        unfilled=first.unfilled + second.unfilled,
-        latency_ms_total=first.latency_ms_total + second.latency_ms_total,
-        latency=tuple(a + b for a, b in zip(first.latency, second.latency, strict=True)),
-    )
+    return _by_field(first, second, operator.add)
 
 
 def add_labels(first: LabelCounters, second: LabelCounters) -> LabelCounters:
     """The counts of both."""
-    return LabelCounters(
-        accepted=first.accepted + second.accepted,
-        duplicates=first.duplicates + second.duplicates,
-        conflicts=first.conflicts + second.conflicts,
-        unknown=first.unknown + second.unknown,
-    )
+    return _by_field(first, second, operator.add)
+
+
+def _by_field(first: Counts, second: Counts, combine: Callable[[Any, Any], Any]) -> Counts:
+    """The two combined field by field; a tuple of counts by its items."""
+    combined: dict[str, Any] = {}
+    for one in fields(first):
+        a, b = getattr(first, one.name), getattr(second, one.name)
+        combined[one.name] = tuple(map(combine, a, b)) if isinstance(a, tuple) else combine(a, b)
+    return type(first)(**combined)
 
 
 def error_rate(counters: Counters) -> float | None:

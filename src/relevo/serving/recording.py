@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from relevo.errors import RelevoError, Unavailable
 from relevo.predictions import frames
-from relevo.predictions.ids import Issuer
+from relevo.predictions.ids import Issuer, is_unsampled
 from relevo.predictions.segments import SegmentWriter
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Predictions
 from relevo.serving.inputs import now_us_of
 from relevo.serving.live import LiveEndpoint
+from relevo.serving.model import LogHealth
 from relevo.serving.versions import LoadedVersion
 
 logger = logging.getLogger(__name__)
@@ -41,10 +43,10 @@ class Recording:
         issuer = self._issuers.get(endpoint.number)
         if issuer is None:
             issuer = self._issuers[endpoint.number] = Issuer(self._log.key, endpoint.number, self._log.boot)
-        first = asked_us[0]
+        first, sample = asked_us[0], endpoint.settings.log_sample
         if len(asked_us) == 1 or all(at == first for at in asked_us):
-            return issuer.issue(first, len(asked_us))
-        return [issuer.issue(at, 1)[0] for at in asked_us]
+            return issuer.issue(first, len(asked_us), sample)
+        return [issuer.issue(at, 1, sample)[0] for at in asked_us]
 
     def append(
         self,
@@ -57,12 +59,29 @@ class Recording:
         *,
         through_us: int | None = None,
         error: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Log the rows with their predictions, or with the error why there are none.
+
+        Of the answered rows those are logged that the sample holds; failures always. Gives whether there was something
+        to log. A failure that the log does not take is counted where the endpoint answers without a log.
 
         Raises:
             Unavailable: The log does not take it.
         """
+        rows, keys = request.rows, request.keys
+        sample = endpoint.settings.log_sample if error is None else 1.0
+        if sample < 1.0:
+            kept = [place for place, one in enumerate(ids) if not is_unsampled(one)]
+            version.tally.unsampled_rows += len(ids) - len(kept)
+            if not kept:
+                return False
+            rows, asked_us, ids, predictions = (
+                _at(kept, rows),
+                _at(kept, asked_us),
+                _at(kept, ids),
+                _at(kept, predictions),
+            )
+            keys = _at(kept, keys) if keys else keys
         record = frames.Record(
             endpoint=endpoint.name,
             version=version.version,
@@ -70,16 +89,23 @@ class Recording:
             asked_at_us=asked_us,
             ids=ids,
             layout=version.layout,
-            inputs=request.rows,
-            keys=[list(key.values()) for key in request.keys] if version.signature.keys else [],
+            inputs=rows,
+            keys=[list(key.values()) for key in keys] if version.signature.keys else [],
             predictions=predictions,
             materialised_through_us=through_us,
             request_id=request.request_id,
             status="ok" if error is None else "failed",
             error=error,
             looked_up=version.filling(request.sent).looked_up,
+            sample=sample if sample < 1.0 else None,
         )
-        self._writer(endpoint).append(frames.encode(record))
+        try:
+            self._writer(endpoint).append(frames.encode(record))
+        except Unavailable:
+            if error is None or endpoint.settings.log_when_full == "refuse":
+                raise
+            version.tally.missed_rows += len(ids)
+        return True
 
     async def durable(self, endpoint: LiveEndpoint) -> None:
         """Return when what was appended is on the disk, if the endpoint's answers wait for that.
@@ -89,6 +115,10 @@ class Recording:
         """
         if endpoint.is_durable:
             await self._log.durable.durable()
+
+    def wanted(self, endpoint: LiveEndpoint, ids: list[str]) -> int:
+        """How many answered rows of these ids the log should hold."""
+        return len(ids) if endpoint.settings.log_sample >= 1.0 else sum(not is_unsampled(one) for one in ids)
 
     def refused(self, endpoint: LiveEndpoint, version: LoadedVersion, body: bytes, error: RelevoError) -> None:
         """Log a request that was not understood, as far as the log takes it: the caller is refused either way."""
@@ -111,5 +141,19 @@ class Recording:
         except Unavailable as unavailable:
             logger.warning("a refused request was not logged: %s", unavailable.message)
 
+    def health(self) -> LogHealth:
+        """How both writers fare."""
+        one, other = self._log.durable, self._log.buffered
+        return LogHealth(
+            failures=one.failures + other.failures,
+            lost_frames=one.lost_frames + other.lost_frames,
+            waiting_bytes=one.waiting_bytes + other.waiting_bytes,
+            error=one.error or other.error,
+        )
+
     def _writer(self, endpoint: LiveEndpoint) -> SegmentWriter:
         return self._log.durable if endpoint.is_durable else self._log.buffered
+
+
+def _at(places: list[int], values: list[Any]) -> list[Any]:
+    return [values[place] for place in places]

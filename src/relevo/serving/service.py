@@ -11,7 +11,17 @@ from relevo.identity.model import Principal
 from relevo.platform.settings import Settings
 from relevo.platform.state import State, Transaction
 from relevo.serving import heartbeats, policy, store
-from relevo.serving.model import Arm, Counters, Endpoint, EndpointSettings, Heartbeat, LabelCounters, Placement, Route
+from relevo.serving.model import (
+    Arm,
+    Counters,
+    Endpoint,
+    EndpointSettings,
+    Heartbeat,
+    LabelCounters,
+    LogLosses,
+    Placement,
+    Route,
+)
 
 #: States of a version that was loaded and probed. A worker names one that rests only soon after it was loaded.
 LOADED = ("ready", "resting")
@@ -217,6 +227,13 @@ class Serving:
         reports = heartbeats.read(self._reports)
         names = {name for report in reports for name in report.counters}
         return {name: heartbeats.total(reports, name) for name in names}
+
+    def log_losses(self, *, of_the_dead: bool = False) -> dict[str, LogLosses]:
+        """What of each endpoint could not be logged so far; ``of_the_dead``: only by workers that run no more."""
+        reports = heartbeats.read(self._reports)
+        alive = heartbeats.alive(reports, datetime.now(UTC))
+        counted = [one for one in reports if one not in alive] if of_the_dead else reports
+        return heartbeats.log_losses(counted, alive)
 
     def label_counters(self, endpoint: str) -> LabelCounters:
         """Cumulative counters of the labels route, over all workers and all their boots."""

@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
-from relevo.serving.model import Heartbeat, Placement
+from relevo.serving.model import Heartbeat, LogHealth, Placement
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
 from relevo.serving.versions import LoadedVersion
@@ -116,6 +117,7 @@ class Worker:
         self._tokens_read_at = 0.0
         self._tokens_reading: asyncio.Future[Tokens] | None = None
         self._last_report: Heartbeat | None = None
+        self._recording: Recording | None = None
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until SIGTERM or SIGINT, then drain."""
@@ -126,12 +128,13 @@ class Worker:
         intake = LabelIntake(self._settings.database("labels"), self._key)
         lookups = Lookups(self._settings.online_store)
         inputs = Inputs(lookups, self._predicting, self._event_now, self._limits.rows)
+        self._recording = Recording(Log(durable, buffered, self._key, self._boot))
         gateway = Gateway(
             self._number,
             self._endpoints,
             Invocations(
                 inputs,
-                Recording(Log(durable, buffered, self._key, self._boot)),
+                self._recording,
                 self._predicting,
                 self._residency.wake,
             ),
@@ -150,8 +153,11 @@ class Worker:
             await server.serve(sockets=[listener])
         finally:
             following.cancel()
-            await durable.close()
-            await buffered.close()
+            for writer in (durable, buffered):
+                try:
+                    await writer.close()
+                except Unavailable as error:  # what it lost stands in the last report
+                    logger.error("the log could not be closed: %s", error.message)
             await loop.run_in_executor(self._reading, heartbeats.write, self._reports, self._heartbeat())
             self._close(intake, lookups)
 
@@ -234,6 +240,7 @@ class Worker:
             resting=resting,
             memory_bytes=self._endpoints.memory_bytes,
             budget_bytes=self._residency.budget_bytes,
+            log=LogHealth() if self._recording is None else self._recording.health(),
         )
 
     async def _event_now(self, endpoint: LiveEndpoint) -> datetime:
@@ -279,12 +286,7 @@ class Worker:
 
 
 def _differ(one: Heartbeat, other: Heartbeat) -> bool:
-    return (one.loaded, one.revisions, one.counters, one.labels) != (
-        other.loaded,
-        other.revisions,
-        other.counters,
-        other.labels,
-    )
+    return replace(one, at=other.at) != other
 
 
 def _uvicorn(gateway: Gateway) -> uvicorn.Config:

@@ -1,0 +1,24 @@
+"""The keys of a contract that say how the gateway treats the endpoint's requests: log."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from relevo.contract.model import LogPolicy
+from relevo.contract.reading import Block
+
+_MODES = ("durable", "buffered")
+
+
+def read_log(root: Block) -> LogPolicy:
+    """The key ``log``: ``durable``, ``buffered``, or ``{mode, sample, when_full}``."""
+    if not root.is_block("log"):
+        return LogPolicy(cast(Literal["durable", "buffered"], root.choice("log", _MODES, "durable")))
+    block = root.block("log")
+    keys = LogPolicy(
+        mode=cast(Literal["durable", "buffered"], block.choice("mode", _MODES, "durable")),
+        sample=block.bounded("sample", 1.0, lambda value: 0 < value <= 1, "a share above 0 and at most 1"),
+        when_full=cast(Literal["refuse", "serve"], block.choice("when_full", ("refuse", "serve"), "refuse")),
+    )
+    block.close()
+    return keys
