@@ -24,7 +24,7 @@ from relevo.identity.api import declared_permissions
 from relevo.identity.model import PERMISSIONS, Permission, Role
 from relevo.platform.settings import Settings
 from relevo.predictions.columns import LABELS, PREDICTIONS
-from relevo.serving import gateway, metrics
+from relevo.serving import calls, gateway, metrics
 
 REFERENCE = DOCS / "reference"
 SHORTEST = """
@@ -126,7 +126,7 @@ def test_every_route_of_the_gateway_is_described() -> None:
 
 def test_limits_of_the_gateway_are_described() -> None:
     text = (REFERENCE / "gateway.md").read_text()
-    limits = gateway.Limits()
+    limits = calls.Limits()
     for value in (
         f"{limits.body_bytes:,} bytes",
         f"{limits.rows:,}",

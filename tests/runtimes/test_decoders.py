@@ -93,6 +93,31 @@ def test_what_the_fast_reader_does_not_take_is_read_all_the_same() -> None:
     assert DECODE(split(row)) == DECODE(split(ROW))
 
 
+LISTED = ["UA", 2475, 180, False, "2001-02-03T04:05:06Z", 3.5]
+NAMES = [column.name for column in SIGNATURE.inputs]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"instances": [LISTED, LISTED]},
+        {"instances": [dict(zip(NAMES, LISTED, strict=True))] * 2},
+        {"inputs": [LISTED, LISTED]},
+        {"inputs": {name: [value, value] for name, value in reversed(list(zip(NAMES, LISTED, strict=True)))}},
+        {"inputs": {name: [[value], [value]] for name, value in zip(NAMES, LISTED, strict=True)}},
+    ],
+)
+def test_instances_and_inputs_are_read_as_the_other_forms_are(form: dict[str, Any]) -> None:
+    row = {name: value for name, value in ROW.items() if name in NAMES} | {"wind": 3.5}
+    assert DECODE(json.dumps({**form, "request_id": "r"}).encode()) == DECODE(split(row, row, request_id="r"))
+
+
+def test_values_of_the_only_input_may_stand_alone() -> None:
+    decode = build_decoder(Signature(Task.REGRESSION, inputs=(Column("distance", ColumnType.FLOAT),)))
+    for body in (b'{"instances": [1, null]}', b'{"inputs": [[1], [null]]}', b'{"inputs": {"distance": [1, null]}}'):
+        assert decode(body).rows == [[1.0], [None]]
+
+
 def changed(**values: Any) -> dict[str, Any]:
     return {**ROW, **values}
 
@@ -104,7 +129,7 @@ REFUSED: dict[str, tuple[bytes, str | None, str]] = {
     "deep": (b"[" * 100_000, None, "nested too deeply"),
     "thousands of digits": (split(ROW).replace(b"2475", b"9" * 5000), None, "not valid JSON"),
     "a list": (b"[1]", None, "Expected a JSON object, got list"),
-    "neither": (b"{}", None, "exactly one of 'dataframe_split' and 'dataframe_records'; neither"),
+    "neither": (b"{}", None, "exactly one of dataframe_split, dataframe_records, instances, inputs; none was sent"),
     "both": (split(ROW)[:-1] + b"," + records(ROW)[1:], None, "exactly one of"),
     "unknown form": (b'{"dataframe_splt": {}}', "dataframe_splt", "Did you mean 'dataframe_split'?"),
     "unknown part": (b'{"dataframe_split": {"colums": []}}', "dataframe_split.colums", "Did you mean 'columns'?"),
@@ -139,6 +164,16 @@ REFUSED: dict[str, tuple[bytes, str | None, str]] = {
     "empty request id": (split(ROW, request_id=""), "request_id", "1 to 128 characters"),
     "long request id": (split(ROW, request_id="x" * 129), "request_id", "1 to 128 characters"),
     "number as request id": (records(ROW, request_id=5), "request_id", "1 to 128 characters"),
+    "instances of a number": (b'{"instances": 1}', "instances", "a list of rows, got integer"),
+    "inputs of a number": (b'{"inputs": 1}', "inputs", "an object of columns, or a list of rows, got integer"),
+    "instance of a number": (b'{"instances": [1]}', "instances[0]", "expected a list of 6 values, got integer"),
+    "short instance": (b'{"instances": [["UA"]]}', "instances[0]", "expected 6 values (carrier, distance"),
+    "no instances": (b'{"instances": []}', "instances", "at least one row"),
+    "ragged instances": (b'{"instances": [{"wind": 1}, {}]}', "wind", "in row 0 and not in row 1"),
+    "column of inputs is a number": (b'{"inputs": {"wind": 1}}', "wind", "expected a list of values, got integer"),
+    "ragged inputs": (b'{"inputs": {"wind": [1], "seats": [1, 2]}}', "seats", "has 2 rows, and column 'wind' has 1"),
+    "unknown in inputs": (b'{"inputs": {"windd": [1]}}', "windd", "Did you mean 'wind'?"),
+    "no columns of inputs": (b'{"inputs": {}}', "inputs", "at least one row"),
     "column twice": (split(ROW).replace(b'"seats"', b'"carrier"'), "carrier", "given twice"),
 }
 

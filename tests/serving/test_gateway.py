@@ -65,6 +65,12 @@ def test_requests_without_an_accepted_token_are_refused_and_never_logged(shared:
     assert not [one for one in shared.records()[len(before) :] if one.inputs and one.inputs[0][0] == 777.25]
 
 
+def test_a_token_may_come_as_the_password_of_basic_authentication(shared: Home) -> None:
+    for password, status in ((shared.admin, 200), ("rlv_forged", 401)):
+        answer = httpx.post(shared.url + INVOCATIONS, json=body(1.0), auth=("any", password))
+        assert answer.status_code == status
+
+
 def test_a_role_without_the_permission_is_refused(shared: Home, client: httpx.Client) -> None:
     viewer = shared.token("vera", Role.VIEWER)
     application = shared.token("booking", Role.APPLICATION)

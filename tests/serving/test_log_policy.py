@@ -128,4 +128,5 @@ def test_a_buffered_log_waits_for_room_before_answers_go_out_without_it(home: Ho
                 answered += 1
                 assert answered < 300, "64 MiB of frames are waiting"
             assert answered > 20
-            home.eventually(lambda: "No space left" in (home.serving.log_losses().get(ENDPOINT, LogLosses()).error or ""))
+            losses = home.serving.log_losses
+            home.eventually(lambda: "No space left" in (losses().get(ENDPOINT, LogLosses()).error or ""))

@@ -47,6 +47,8 @@ def test_the_token_of_a_load_test_asks_one_version_and_nothing_else(tester: http
     assert (unnamed.status_code, unnamed.json()["error"]["message"]) == (403, "A load test's token asks one version.")
     assert tester.post(f"/endpoints/{ENDPOINT}/labels", json={"labels": []}).status_code == 403
     assert tester.get("/metrics").status_code == 403
+    inferred = tester.post(f"/v2/models/{ENDPOINT}/versions/1/infer", json={"inputs": []})
+    assert (inferred.status_code, inferred.json()["error"]) == (403, "A load test's token asks under /endpoints alone.")
 
 
 def test_a_version_that_cannot_answer_a_load_test_says_why(shared: Home, tester: httpx.Client) -> None:

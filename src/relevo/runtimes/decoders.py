@@ -7,7 +7,7 @@ request after all (``3.0`` for an integer, times without seconds) or says what i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
@@ -59,9 +59,10 @@ _Arrange = Callable[[list[tuple[Any, ...]], str | None], Decoded]
 def build_decoder(signature: Signature) -> Decoder:
     """The reader of request bodies for ``signature``. The reader is thread-safe.
 
-    It takes MLflow's ``{"dataframe_split": {"columns", "data"}}`` and ``{"dataframe_records": [...]}``, with an
-    optional ``"request_id"``. Columns come in any order; unknown ones are refused by name; integers are numbers and
-    booleans are not. The reader raises ``Invalid`` with the column in ``field`` and the row in the message.
+    It takes MLflow's ``{"dataframe_split": {"columns", "data"}}`` and ``{"dataframe_records": [...]}`` fast, its
+    ``instances`` and ``inputs`` by the plain reader, each with an optional ``"request_id"``. Columns come in any order;
+    unknown ones are refused by name; integers are numbers and booleans are not. The reader raises ``Invalid`` with the
+    column in ``field`` and the row in the message.
     """
     layout = requests.Layout.of(signature)
     envelope: Any = msgspec.json.Decoder(_envelope(layout))
@@ -76,7 +77,7 @@ def build_decoder(signature: Signature) -> Decoder:
             layout.check_columns(columns)
             if len(orders) >= MAX_ORDERS:
                 orders.clear()
-            kinds = tuple(_kind(layout.columns[name]) for name in columns)
+            kinds = tuple(kind(layout.columns[name]) for name in columns)
             order = (msgspec.json.Decoder(list[tuple[kinds]]), _arrangement(layout, columns))  # type: ignore[valid-type]
             orders[columns] = order
         return order[1](order[0].decode(body.data), request_id)
@@ -110,9 +111,36 @@ def build_decoder(signature: Signature) -> Decoder:
     return decode
 
 
-def _kind(column: Column) -> Any:
-    kind = _TYPES[column.type]
-    return kind | None if column.nullable else kind
+class Arranging:
+    """Rows of a language that sends whole columns, in any order, to ``Decoded``. Thread-safe."""
+
+    def __init__(self, layout: requests.Layout) -> None:
+        self._layout = layout
+        self._orders: dict[tuple[str, ...], _Arrange] = {}
+
+    def __call__(self, columns: Mapping[str, Sequence[object]], request_id: str | None) -> Decoded:
+        """The rows of ``columns``, each with its typed values and all of one length.
+
+        Raises:
+            Invalid: A column is unknown or missing, or there is no row.
+        """
+        names = tuple(columns)
+        arrange = self._orders.get(names)
+        if arrange is None:
+            self._layout.check_columns(names)
+            if len(self._orders) >= MAX_ORDERS:
+                self._orders.clear()
+            arrange = self._orders[names] = _arrangement(self._layout, names)
+        rows = list(zip(*columns.values(), strict=True))
+        if not rows:
+            raise Invalid("Expected at least one row, got none.")
+        return arrange(rows, request_id)
+
+
+def kind(column: Column) -> Any:
+    """The type by which msgspec reads a value of the column."""
+    plain = _TYPES[column.type]
+    return plain | None if column.nullable else plain
 
 
 def _envelope(layout: requests.Layout) -> type[msgspec.Struct]:
@@ -120,7 +148,7 @@ def _envelope(layout: requests.Layout) -> type[msgspec.Struct]:
     columns = list(layout.columns.values())
     record = msgspec.defstruct(
         "Record",
-        [(f"c{i}", _kind(column) | msgspec.UnsetType, msgspec.UNSET) for i, column in enumerate(columns)],
+        [(f"c{i}", kind(column) | msgspec.UnsetType, msgspec.UNSET) for i, column in enumerate(columns)],
         rename={f"c{i}": column.name for i, column in enumerate(columns)},
         forbid_unknown_fields=True,
         gc=False,

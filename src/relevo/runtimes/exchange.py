@@ -26,10 +26,14 @@ class Question(msgspec.Struct, frozen=True):
     Attributes:
         body: All bytes.
         json_bytes: How many of them are JSON, when a binary part follows (``Inference-Header-Content-Length``).
+        endpoint: Whose route was asked, for languages that name it in the answer.
+        max_rows: How many rows a request may bring, so that a language can refuse before it makes them; None: any.
     """
 
     body: bytes
     json_bytes: int | None = None
+    endpoint: str = ""
+    max_rows: int | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,7 @@ from relevo.runtimes.model import Column, ColumnType, Signature
 #: Longest ``request_id``, in characters.
 MAX_REQUEST_ID = 128
 
-_FORMS = ("dataframe_split", "dataframe_records")
+_FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 #: What a column of each type takes, in words.
 EXPECTED = {
     ColumnType.FLOAT: "a number",
@@ -68,7 +68,7 @@ def unknown(kind: str, name: str, valid: Iterable[str], *, field: str | None = N
     valid = list(valid)
     near = nearest(name, valid)
     hint = f"Did you mean {near!r}?" if near else f"Expected: {', '.join(valid)}."
-    return Invalid(f"Unknown {kind} {_shown(name)}. {hint}", field=field, hint=hint)
+    return Invalid(f"Unknown {kind} {shown(name)}. {hint}", field=field, hint=hint)
 
 
 def read(layout: Layout, body: bytes) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str | None]:
@@ -83,15 +83,15 @@ def read(layout: Layout, body: bytes) -> tuple[tuple[str, ...], list[tuple[Any, 
             raise unknown("field", name, (*_FORMS, "request_id"), field=name)
     given = [form for form in _FORMS if form in request]
     if len(given) != 1:
-        problem = "both were sent" if given else "neither was sent"
-        raise Invalid(f"Expected exactly one of 'dataframe_split' and 'dataframe_records'; {problem}.")
-    columns, rows = (_split if given == ["dataframe_split"] else _records)(request[given[0]])
+        problem = f"{' and '.join(given)} were sent" if given else "none was sent"
+        raise Invalid(f"Expected exactly one of {', '.join(_FORMS)}; {problem}.")
+    columns, rows = _table(layout, given[0], request[given[0]])
     if not rows:
         raise Invalid("Expected at least one row, got none.", field=given[0])
     layout.check_columns(columns)
     described = [layout.columns[name] for name in columns]
     typed = [
-        tuple(_cell(column, value, index) for column, value in zip(described, row, strict=True))
+        tuple(cell(column, value, index) for column, value in zip(described, row, strict=True))
         for index, row in enumerate(rows)
     ]
     return columns, typed, _request_id(request.get("request_id"))
@@ -110,56 +110,99 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError as error:  # an integer of thousands of digits
         raise Invalid(f"The body is not valid JSON: {error}.") from None
     if not isinstance(request, dict):
-        raise Invalid(f"Expected a JSON object, got {_kind_of(request)}.")
+        raise Invalid(f"Expected a JSON object, got {kind_of(request)}.")
     return request
 
 
 def _split(form: Any) -> tuple[tuple[str, ...], list[list[Any]]]:
     if not isinstance(form, dict):
-        raise Invalid(f"Expected an object with columns and data, got {_kind_of(form)}.", field="dataframe_split")
+        raise Invalid(f"Expected an object with columns and data, got {kind_of(form)}.", field="dataframe_split")
     for name in form:
         if name not in ("columns", "data", "index"):  # pandas writes an index; it says nothing here
             raise unknown("field", name, ("columns", "data"), field=f"dataframe_split.{name}")
     for name in ("columns", "data"):
         if not isinstance(form.get(name), list):
-            got = _kind_of(form[name]) if name in form else "nothing"
+            got = kind_of(form[name]) if name in form else "nothing"
             raise Invalid(f"Expected a list, got {got}.", field=f"dataframe_split.{name}")
     columns, rows = form["columns"], form["data"]
     for index, name in enumerate(columns):
         if not isinstance(name, str):
             where = f"dataframe_split.columns[{index}]"
-            raise Invalid(f"Expected a column name, got {_kind_of(name)}.", field=where)
+            raise Invalid(f"Expected a column name, got {kind_of(name)}.", field=where)
     for index, row in enumerate(rows):
         where = f"dataframe_split.data[{index}]"
         if not isinstance(row, list):
-            raise Invalid(f"Row {index}: expected a list of values, got {_kind_of(row)}.", field=where)
+            raise Invalid(f"Row {index}: expected a list of values, got {kind_of(row)}.", field=where)
         if len(row) != len(columns):
             raise Invalid(f"Row {index}: expected {len(columns)} values, got {len(row)}.", field=where)
     return tuple(columns), rows
 
 
-def _records(form: Any) -> tuple[tuple[str, ...], list[list[Any]]]:
+def _table(layout: Layout, name: str, form: Any) -> tuple[tuple[str, ...], list[list[Any]]]:
+    """The columns and the rows of a form."""
+    if name == "dataframe_split":
+        return _split(form)
+    if name == "inputs" and isinstance(form, dict):
+        return _columns(form)
     if not isinstance(form, list):
-        raise Invalid(f"Expected a list of objects, got {_kind_of(form)}.", field="dataframe_records")
+        expected = "an object of columns, or a list of rows" if name == "inputs" else "a list of rows"
+        raise Invalid(f"Expected {expected}, got {kind_of(form)}.", field=name)
+    if name == "dataframe_records" or (form and isinstance(form[0], dict)):
+        return _records(name, form)
+    return _lists(layout, name, form)
+
+
+def _records(name: str, form: list[Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
     for index, record in enumerate(form):
         if not isinstance(record, dict):
-            where = f"dataframe_records[{index}]"
-            raise Invalid(f"Row {index}: expected an object, got {_kind_of(record)}.", field=where)
+            where = f"{name}[{index}]"
+            raise Invalid(f"Row {index}: expected an object, got {kind_of(record)}.", field=where)
         if record.keys() != form[0].keys():
-            name = sorted(record.keys() ^ form[0].keys())[0]
-            lacking, having = (index, 0) if name in form[0] else (0, index)
-            message = f"Column {_shown(name)} is in row {having} and not in row {lacking}: send the same ones in each."
-            raise Invalid(message, field=name)
+            column = sorted(record.keys() ^ form[0].keys())[0]
+            lacking, having = (index, 0) if column in form[0] else (0, index)
+            message = f"Column {shown(column)} is in row {having} and not in row {lacking}: send the same ones in each."
+            raise Invalid(message, field=column)
     columns = tuple(form[0]) if form else ()
-    return columns, [[record[name] for name in columns] for record in form]
+    return columns, [[record[column] for column in columns] for record in form]
 
 
-def _cell(column: Column, value: Any, row: int) -> object:
+def _lists(layout: Layout, name: str, form: list[Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
+    """Rows without names: every input in the signature's order; of one input, the values may stand alone."""
+    columns = tuple(column.name for column in layout.signature.inputs)
+    if len(columns) == 1:
+        form = [row if isinstance(row, list) else [row] for row in form]
+    for index, row in enumerate(form):
+        where = f"{name}[{index}]"
+        if not isinstance(row, list):
+            raise Invalid(f"Row {index}: expected a list of {len(columns)} values, got {kind_of(row)}.", field=where)
+        if len(row) != len(columns):
+            inputs = ", ".join(columns)
+            message = f"Row {index}: expected {len(columns)} values ({inputs}), got {len(row)}."
+            raise Invalid(message, field=where)
+    return columns, form
+
+
+def _columns(form: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
+    """Whole columns by name; a value may stand in a list of its own, as in a column of shape (n, 1)."""
+    for name, values in form.items():
+        if not isinstance(values, list):
+            raise Invalid(f"Column {shown(name)}: expected a list of values, got {kind_of(values)}.", field=name)
+    sizes = {name: len(values) for name, values in form.items()}
+    first = next(iter(sizes), "")
+    for name, size in sizes.items():
+        if size != sizes[first]:
+            message = f"Column {shown(name)} has {size} rows, and column {shown(first)} has {sizes[first]}."
+            raise Invalid(message, field=name)
+    plain = ([v[0] if isinstance(v, list) and len(v) == 1 else v for v in values] for values in form.values())
+    return tuple(form), [list(row) for row in zip(*plain, strict=True)]
+
+
+def cell(column: Column, value: Any, row: int) -> object:
     """``value`` as the column's type; refuses everything else."""
     if value is None:
         if column.nullable:
             return None
-        raise _refusal(column, row, "null")
+        raise refusal(column, row, "null")
     match column.type, value:
         case ColumnType.BOOLEAN, bool():
             return value
@@ -172,10 +215,10 @@ def _cell(column: Column, value: Any, row: int) -> object:
         case ColumnType.TEXT, str():
             if value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value):
                 return value
-            raise _refusal(column, row, "text with half a surrogate pair")
+            raise refusal(column, row, "text with half a surrogate pair")
         case ColumnType.TIME, str():
             return _time(column, value, row)
-    raise _refusal(column, row, f"{_kind_of(value)} {_shown(value)}")
+    raise refusal(column, row, f"{kind_of(value)} {shown(value)}")
 
 
 def _number(column: Column, value: float, row: int) -> float:
@@ -184,16 +227,16 @@ def _number(column: Column, value: float, row: int) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _refusal(column, row, "one that is not finite", hint="Send null for a missing value.")
+        raise refusal(column, row, "one that is not finite", hint="Send null for a missing value.")
     return number
 
 
 def _integer(column: Column, value: float, row: int) -> int:
     """Whole numbers with a fraction part of zero count: a frame with nulls writes its integers so."""
     if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
-        raise _refusal(column, row, f"number {value}")
+        raise refusal(column, row, f"number {value}")
     if not -(2**63) <= value < 2**63:
-        raise _refusal(column, row, "one beyond 64 bits")
+        raise refusal(column, row, "one beyond 64 bits")
     return int(value)
 
 
@@ -203,29 +246,31 @@ def _time(column: Column, value: str, row: int) -> datetime:
         if time.tzinfo is not None:
             return time.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _refusal(column, row, f"text {_shown(value)}") from None
-    raise _refusal(column, row, f"{_shown(value)}, which has no offset", hint="Add Z for UTC, or +HH:MM.")
+        raise refusal(column, row, f"text {shown(value)}") from None
+    raise refusal(column, row, f"{shown(value)}, which has no offset", hint="Add Z for UTC, or +HH:MM.")
 
 
 def _request_id(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_REQUEST_ID:
-        raise Invalid(f"Expected text of 1 to {MAX_REQUEST_ID} characters, got {_shown(value)}.", field="request_id")
-    return _cell(Column("request_id", ColumnType.TEXT), value, 0)  # type: ignore[return-value]
+        raise Invalid(f"Expected text of 1 to {MAX_REQUEST_ID} characters, got {shown(value)}.", field="request_id")
+    return cell(Column("request_id", ColumnType.TEXT), value, 0)  # type: ignore[return-value]
 
 
-def _refusal(column: Column, row: int, got: str, *, hint: str | None = None) -> Invalid:
+def refusal(column: Column, row: int, got: str, *, hint: str | None = None) -> Invalid:
+    """The refusal of one value."""
     message = f"Column {column.name!r}, row {row}: expected {EXPECTED[column.type]}, got {got}."
     return Invalid(message if hint is None else f"{message} {hint}", field=column.name, hint=hint)
 
 
-def _kind_of(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What JSON calls the kind of ``value``."""
     names = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "object"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """``value`` for a message: short, and safe to encode."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

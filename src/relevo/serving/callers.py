@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from relevo.errors import NotAuthenticated
 from relevo.identity.model import Principal
+from relevo.identity.policy import token_digest, token_of
 from relevo.serving.watch import Tokens
 
 #: Headers that are remembered until the tokens are read again; an application sends one.
@@ -32,17 +32,19 @@ class Callers:
         self._known.clear()
 
     def find(self, authorization: bytes | None) -> Principal | None:
-        """Whose the header's bearer token is; None when it is not among the accepted.
+        """Whose the header's token is; None when it is not among the accepted.
 
         Raises:
-            NotAuthenticated: The header holds no bearer token.
+            NotAuthenticated: The header holds no token.
         """
         known = self._known.get(authorization)  # type: ignore[arg-type]
         if known is not None:
             return known
-        if authorization is None or authorization[:7].lower() != b"bearer ":
-            raise NotAuthenticated("A token is needed.", hint="Send the header Authorization: Bearer TOKEN.")
-        found = self._tokens.get(hashlib.sha256(authorization[7:]).hexdigest())
+        token = None if authorization is None else token_of(authorization.decode("latin-1"))
+        if authorization is None or token is None:
+            hint = "Send the header Authorization: Bearer TOKEN, or Basic with the token as the password."
+            raise NotAuthenticated("A token is needed.", hint=hint)
+        found = self._tokens.get(token_digest(token))
         if found is None:
             return None
         principal, expires_at = found
@@ -55,7 +57,7 @@ class Callers:
         return principal
 
     async def find_after_reading(self, authorization: bytes | None) -> Principal:
-        """Whose the header's bearer token is, when it may have been made a moment ago.
+        """Whose the header's token is, when it may have been made a moment ago.
 
         Raises:
             NotAuthenticated: It is not accepted.

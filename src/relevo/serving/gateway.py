@@ -1,37 +1,38 @@
 """The gateway's ASGI application: who may, what is asked, and one JSON shape for every refusal.
 
-Routes: ``POST /endpoints/NAME/invocations``, ``.../explain`` and ``.../labels``, ``GET /endpoints/NAME``,
-``GET /metrics``, and ``GET /health``, which alone is open. Plain ASGI without a framework: its routing and parsing
-would cost more than the prediction.
+Endpoints stand under ``/endpoints``, the Open Inference Protocol under ``/v2``. ``GET /health`` and
+``GET /v2/health/live`` alone are open. Plain ASGI without a framework: its routing and parsing would cost more than the
+prediction.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from relevo.errors import (
-    Invalid,
-    NotAllowed,
-    NotAuthenticated,
-    NotFound,
-    Overloaded,
-    RelevoError,
-    TooLarge,
-    Unavailable,
-)
-from relevo.identity.model import Permission, Principal, Role
+from relevo.errors import NotAllowed, NotAuthenticated, NotFound, Overloaded, RelevoError, Unavailable
+from relevo.identity.model import Permission, Role
 from relevo.platform.encoding import to_json
 from relevo.runtimes.exchange import MlflowJson, Question, Reply
-from relevo.serving import metrics
+from relevo.serving import calls, inference_protocol, metrics
 from relevo.serving.callers import Callers
+from relevo.serving.calls import (
+    Bodies,
+    Call,
+    Limits,
+    Receive,
+    Scope,
+    Send,
+    TooSlow,
+    WrongMethod,
+    require,
+)
 from relevo.serving.explaining import Explanations
+from relevo.serving.inference_protocol import InferenceProtocol
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
@@ -39,50 +40,13 @@ from relevo.serving.watch import Tokens
 
 logger = logging.getLogger(__name__)
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
 _CLOSE = (b"connection", b"close")
 _RETRY = (b"retry-after", b"1")
 _encode = msgspec.json.Encoder().encode
 _ROUTES = (
     "POST /endpoints/NAME/invocations, POST /endpoints/NAME/explain, POST /endpoints/NAME/labels, "
-    "GET /endpoints/NAME, /metrics, /health"
+    "GET /endpoints/NAME, /metrics, /health, " + inference_protocol.ROUTES
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request, and all together, may take."""
-
-    body_bytes: int = 10_000_000
-    rows: int = 10_000
-    in_flight: int = 1_000
-    body_seconds: float = 30.0
-
-
-class WrongMethod(RelevoError):
-    """The path exists, and takes another method."""
-
-    code = "wrong_method"
-    http_status = 405
-
-
-class TooSlow(RelevoError):
-    """The body did not arrive in time."""
-
-    code = "too_slow"
-    http_status = 408
-
-
-class Call(msgspec.Struct, frozen=True):
-    """One request to a route: who asks, for which endpoint, with which headers and body to come."""
-
-    principal: Principal
-    name: str
-    headers: dict[bytes, bytes]
-    receive: Receive
 
 
 #: What a route needs of the caller: any one of these.
@@ -126,6 +90,8 @@ class Gateway:
         self._callers = Callers(read_tokens)
         self._read_metrics = read_metrics
         self._limits = limits
+        self._bodies = Bodies(limits)
+        self._inference = InferenceProtocol(endpoints, invocations, self._bodies, limits)
         self._in_flight = 0
         self._actions: dict[str, tuple[str, _Permissions, _Handler]] = {
             "invocations": ("POST", (Permission.PREDICT,), self._invoke),
@@ -149,10 +115,10 @@ class Gateway:
                 raise Overloaded(f"{self._limits.in_flight:,} requests are in flight; try again later.")
             reply = await self._reply(scope, receive)
         except RelevoError as error:
-            reply = _refusal(error)
+            reply = _refusal(error, scope["path"])
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            reply = _refusal(RelevoError("The gateway failed on this request; its log says why."))
+            reply = _refusal(RelevoError("The gateway failed on this request; its log says why."), scope["path"])
         finally:
             self._in_flight -= 1
         body = reply.body
@@ -166,32 +132,37 @@ class Gateway:
         path: str = scope["path"]
         if path == "/health":
             return self._health()
+        if path == "/v2/health/live":
+            return Reply(b'{"live":true}')
         headers = dict(scope["headers"])
         authorization = headers.get(b"authorization")
         principal = self._callers.find(authorization) or await self._callers.find_after_reading(authorization)
         name = action = ""
         if path.startswith("/endpoints/"):
             name, _, action = path[11:].partition("/")
+        elif _is_inference(path):
+            call = Call(principal, "", headers, receive)
+            return await self._inference.reply(scope["method"], path, call, is_draining=self.is_draining)
         found = self._actions.get(action) if name else ("GET", (Permission.READ,), self._metrics)
         if found is None or not (name or path == "/metrics"):
             raise NotFound(f"There is nothing at {path[:200]}.", hint=f"The gateway has {_ROUTES}.")
         method, permissions, handle = found
         if scope["method"] != method:
             raise WrongMethod(f"{path[:200]} takes {method}, got {scope['method']}.")
-        _require(principal, *permissions)
+        require(principal, *permissions)
         return await handle(Call(principal, name, headers, receive))
 
     async def _explain(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        question = Question(await self._body(call))
+        question = Question(await self._bodies.read(call))
         await self._invocations.rouse(endpoint, addressed)
         return await self._explanations.answer(endpoint, question, addressed)
 
     async def _invoke(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        question = Question(await self._body(call))
+        question = Question(await self._bodies.read(call))
         if call.principal.role is Role.LOAD_TEST:
             return await self._invocations.rehearse(endpoint, MlflowJson, question, _required(addressed))
         key = call.headers.get(b"x-relevo-key") if endpoint.sole is None else None
@@ -200,7 +171,7 @@ class Gateway:
     async def _label(self, call: Call) -> Reply:
         endpoint = self._endpoints.find(call.name)
         await self._invocations.rouse(endpoint)
-        status, answer = await self._labelling.record(endpoint, await self._body(call))
+        status, answer = await self._labelling.record(endpoint, await self._bodies.read(call))
         return Reply(answer, status=status)
 
     async def _describe(self, call: Call) -> Reply:
@@ -217,39 +188,14 @@ class Gateway:
         body = _encode({"status": status, "worker": self._worker})
         return Reply(body, status=503 if self.is_draining else 200)
 
-    async def _body(self, call: Call) -> bytes:
-        """The whole body; one that is too large is refused before it is read."""
-        limit, length = self._limits.body_bytes, call.headers.get(b"content-length")
-        if length is not None and int(length) > limit:
-            raise TooLarge(f"A body has at most {limit:,} bytes, got {int(length):,}.")
-        message = await call.receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest_of_body(call.receive, body)
-        if message["type"] == "http.disconnect":
-            raise Invalid("The connection was closed before the body had arrived.")
-        return body
 
-    async def _rest_of_body(self, receive: Receive, start: bytes) -> bytes:
-        parts, size = [start], len(start)
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Invalid("The connection was closed before the body had arrived.")
-                    parts.append(message["body"])
-                    size += len(message["body"])
-                    if size > self._limits.body_bytes:
-                        raise TooLarge(f"A body has at most {self._limits.body_bytes:,} bytes.")
-                    if not message["more_body"]:
-                        return b"".join(parts)
-        except TimeoutError:
-            raise TooSlow(f"The body did not arrive within {self._limits.body_seconds:g} s.") from None
+def _refusal(error: RelevoError, path: str) -> Reply:
+    body = inference_protocol.refusal(error) if _is_inference(path) else _encode(error.as_json())
+    return Reply(body, headers=_headers(error), status=error.http_status)
 
 
-def _refusal(error: RelevoError) -> Reply:
-    return Reply(_encode(error.as_json()), headers=_headers(error), status=error.http_status)
+def _is_inference(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
@@ -262,24 +208,10 @@ def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
     return ()
 
 
-def _require(principal: Principal, *permissions: Permission) -> None:
-    """Raises NotAllowed unless the principal has one of the permissions."""
-    for permission in permissions:
-        if principal.may(permission):
-            return
-    raise NotAllowed(f"{principal.name} ({principal.role}) lacks the permission {permissions[-1]}.")
-
-
 def _addressed(call: Call) -> int | None:
     """The version that the caller names by header; None leaves it to the route."""
     header = call.headers.get(b"x-relevo-version")
-    if header is None:
-        return None
-    _require(call.principal, Permission.ADDRESS_VERSION)
-    if not header.isdigit() or len(header) > 9:
-        shown = header[:40].decode("latin-1")
-        raise Invalid(f"Expected a version's number, got {shown!r}.", field="x-relevo-version")
-    return int(header)
+    return None if header is None else calls.addressed(call.principal, header, "x-relevo-version")
 
 
 def _required(addressed: int | None) -> int:

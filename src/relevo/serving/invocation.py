@@ -18,7 +18,7 @@ from typing import TypeVar
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
-from relevo.serving.inputs import ROWS_FOR_A_THREAD, Inputs
+from relevo.serving.inputs import BYTES_FOR_A_THREAD, ROWS_FOR_A_THREAD, Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.recording import Recording
@@ -187,8 +187,12 @@ class Invocations:
         started = perf_counter()
         exchange, tally = version.exchange(language), version.tally
         try:
-            if request is None:
+            if request is not None:
+                pass  # read already, for its key
+            elif len(question.body) < BYTES_FOR_A_THREAD:
                 request = self._inputs.read(exchange, question)
+            else:
+                request = await self._inputs.read_in_thread(exchange, question)
             asked_us = self._inputs.asked(endpoint, request)
             if asked_us is None:
                 version.hold()

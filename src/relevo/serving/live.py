@@ -92,6 +92,17 @@ class LiveEndpoint:
         """The version of the route's first arm, when it is loaded."""
         return None if self.route is None else self.versions.get(self.route.champion)
 
+    def first(self) -> LoadedVersion:
+        """The champion, or while it is not loaded another arm of the route.
+
+        Raises:
+            Unavailable: No version that the route names is loaded.
+        """
+        found = self.champion() or next(iter(self._arms), None)
+        if found is None:
+            raise self._unready()
+        return found
+
     def addressed(self, version: int) -> LoadedVersion:
         """The version of that number, whatever the route says.
 

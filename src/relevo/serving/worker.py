@@ -37,9 +37,10 @@ from relevo.predictions.labels import LabelIntake
 from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
+from relevo.serving.calls import Limits
 from relevo.serving.counters import Tallies
 from relevo.serving.explaining import Explanations
-from relevo.serving.gateway import Gateway, Limits
+from relevo.serving.gateway import Gateway
 from relevo.serving.inputs import Inputs
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
