@@ -185,7 +185,7 @@ class Home:
         process = self.launch(worker, log_bytes=log_bytes)
         deadline = time.monotonic() + 30
         while not any(one.pid == process.pid for one in self.serving.live_workers()):
-            assert process.poll() is None, self.output(worker).read_text()
+            assert process.poll() is None, (process.returncode, self.output(worker).read_text())
             assert time.monotonic() < deadline, self.output(worker).read_text()
             time.sleep(0.02)
         return process

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from typing import Any, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+#: msgspec reads a class on first use, and crashes when two threads do so for the same one.
+_preparing = threading.Lock()
+_prepared: set[Any] = set()
 
 
 def to_json(value: object) -> Any:
@@ -22,7 +27,12 @@ def parse(kind: type[T], value: object) -> T:
     Raises:
         msgspec.ValidationError: With the path of the field that does not fit.
     """
-    return msgspec.convert(value, kind, strict=False)
+    if kind in _prepared:
+        return msgspec.convert(value, kind, strict=False)
+    with _preparing:
+        parsed = msgspec.convert(value, kind, strict=False)
+        _prepared.add(kind)
+    return parsed
 
 
 def canonical(value: object) -> bytes:

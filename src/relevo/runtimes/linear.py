@@ -61,6 +61,10 @@ class LinearModel:
     tables: tuple[Table, ...] = ()
 
 
+#: Made once, on import: msgspec crashes when two threads read a class at the same time.
+_decode = msgspec.json.Decoder(LinearModel).decode
+
+
 class LinearRuntime:
     """Answers rows with a ``LinearModel``. Immutable, so any number of threads may share one."""
 
@@ -84,7 +88,7 @@ class LinearRuntime:
     @classmethod
     def load(cls, content: bytes, signature: Signature) -> LinearRuntime:
         """The runtime of the file's content."""
-        return cls(msgspec.json.decode(content, type=LinearModel), signature)
+        return cls(_decode(content), signature)
 
     def predict(self, rows: Sequence[Sequence[object]]) -> list[float] | list[list[float]]:
         """Answers ``(n_rows,)``, or ``(n_rows, n_classes)`` for more than two classes.

@@ -67,6 +67,10 @@ class Probe(msgspec.Struct, frozen=True):
     tolerance: float
 
 
+#: Made once, on import: msgspec crashes when two threads read a class at the same time.
+decode_probe = msgspec.json.Decoder(Probe).decode
+
+
 class LoadedRuntime:
     """A runtime with the probe of its bundle.
 
@@ -170,7 +174,7 @@ def load_runtime(folder: Path, manifest: Sealed, *, python: Path | None = None) 
         Invalid: The runtime is not known here.
         Unavailable: What the runtime needs is not installed, or its child does not start.
     """
-    probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+    probe = decode_probe((folder / PROBE_FILE).read_bytes())
     signature = manifest.signature
     if manifest.runtime == ISOLATED:
         runtime: Runtime = IsolatedRuntime(folder, signature, python=python)

@@ -38,6 +38,12 @@ class Answer(msgspec.Struct, array_like=True, frozen=True):
     error: str | None = None
 
 
+#: Made once, on import: msgspec crashes when two threads read a class at the same time.
+_decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Question, Answer, dict)
+}
+
+
 def send(to: socket.socket, message: object) -> None:
     """Sends one message whole."""
     body = _encode(message)
@@ -58,7 +64,7 @@ def receive(source: socket.socket, kind: type[T], deadline: float | None = None)
     """
     (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size, deadline))
     try:
-        return msgspec.msgpack.decode(_exactly(source, length, deadline), type=kind)
+        return _decoders[kind].decode(_exactly(source, length, deadline))  # type: ignore[no-any-return]
     except msgspec.MsgspecError:
         raise Closed from None
 

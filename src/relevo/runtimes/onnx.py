@@ -36,6 +36,9 @@ class Limits(msgspec.Struct, frozen=True):
     largest: dict[str, float] = {}
 
 
+_decode_limits = msgspec.json.Decoder(Limits).decode
+
+
 class OnnxRuntime:
     """Answers rows with a session of ONNX Runtime, on the calling thread alone. Thread-safe.
 
@@ -123,7 +126,7 @@ class OnnxRuntime:
 
     def _limits(self) -> Limits:
         told = self._session.get_modelmeta().custom_metadata_map.get(LIMITS, "{}")
-        return msgspec.json.decode(told, type=Limits)
+        return _decode_limits(told)
 
     def _check_shape(self, n_classes: int) -> None:
         widths = {NUMBERS: len(self._numbers), TEXTS: len(self._texts)}
