@@ -68,7 +68,7 @@ def test_every_route_declares_its_permission() -> None:
     declared = declared_permissions(app)
     assert declared.pop("POST /api/alerts/{alert_id}/resolve") is Permission.OPERATE
     assert declared.pop("POST /api/models/{model}/features/parity") is Permission.OPERATE
-    assert len(declared) == 5 and set(declared.values()) == {Permission.READ}
+    assert len(declared) == 6 and set(declared.values()) == {Permission.READ}
 
 
 def test_windows_and_their_revisions_are_listed(client: Client, local_world: World) -> None:

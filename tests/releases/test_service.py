@@ -40,7 +40,13 @@ def look(world: World, release_id: str, began: dict[str, object]) -> BakeVerdict
 
 def test_the_first_version_goes_live_without_a_canary(world: World) -> None:
     world.begin(1)
-    assert world.releases.prepare("r1") == {"revision": 1, "as_of": BEGIN, "champion": None, "steps": ()}
+    assert world.releases.prepare("r1") == {
+        "revision": 1,
+        "as_of": BEGIN,
+        "champion": None,
+        "steps": (),
+        "is_imported": False,
+    }
     world.live(1)
     assert world.arms() == [(1, 100)]
     assert world.stages() == {1: Stage.PRODUCTION}
