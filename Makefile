@@ -3,7 +3,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: help environment demo up test check format bench bench-gateway bench-features bench-scoring
+.PHONY: help environment demo up test check format bench bench-serving bench-soak bench-features bench-scoring
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,12 +35,16 @@ format: environment  ## Write the code as `make check` wants it
 	$(RUN) ruff check --fix src tests examples bench
 
 bench: environment  ## Every benchmark, one after the other; figures go to bench/results
-	$(RUN) python bench/gateway.py
+	$(RUN) python bench/serving.py --page
+	$(RUN) python bench/soak.py --page
 	$(RUN) python bench/features.py --page
 	$(RUN) python bench/scoring.py
 
-bench-gateway: environment  ## The gateway beside bare uvicorn (needs wrk)
-	$(RUN) python bench/gateway.py
+bench-serving: environment  ## Serving beside five other servers of models and bare uvicorn (needs wrk)
+	$(RUN) python bench/serving.py --page
+
+bench-soak: environment  ## Ten minutes of mixed requests at half the peak rate (needs wrk)
+	$(RUN) python bench/soak.py --page
 
 bench-features: environment  ## Joins, lookups and filling of features beside Feast and the bare engines (needs Redis)
 	$(RUN) python bench/features.py --page

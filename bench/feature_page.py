@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 from feature_chart import draw
 from feature_figures import SHAPES, of_part
-from report import Goal, Report, show
+from page import DOCS, Columns, fill, goals_table, markdown
+from report import Report, show
 
-DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 PAGE, PICTURE = DOCS / "features.md", DOCS / "features.svg"
-
-Row = dict[str, Any]
-#: Of each figure its heading and its format.
-Columns = dict[str, tuple[str, str]]
 
 JOINS: Columns = {
     "engine": ("engine", ""),
@@ -60,19 +51,11 @@ def show_all(report: Report) -> None:
 def write_page(report: Report) -> None:
     """Put the tables of this run between the marks of the page, and draw the picture beside it."""
     blocks = {
-        part.replace(", ", "-").replace(" ", "-"): _markdown(of_part(report, part), columns)
+        part.replace(", ", "-").replace(" ", "-"): markdown(of_part(report, part), columns)
         for _, part, columns in _tables()
     }
-    blocks["goals"] = _goals(report.goals)
-    text = PAGE.read_text()
-    for name, block in blocks.items():
-        mark = re.compile(rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not mark.search(text):
-            raise ValueError(f"{PAGE} has no place for the figures {name!r}")
-        text = mark.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)  # type: ignore[misc]
-    PAGE.write_text(text)
+    fill(PAGE, blocks | {"goals": goals_table(report.goals)})
     draw(report, PICTURE)
-    print(f"written to {PAGE.relative_to(DOCS.parents[1])} and {PICTURE.relative_to(DOCS.parents[1])}")
 
 
 def _tables() -> list[tuple[str, str, Columns]]:
@@ -83,27 +66,3 @@ def _tables() -> list[tuple[str, str, Columns]]:
         ("lookups of three views", "lookup", LOOKUPS),
         *((f"filling, {shape}", f"materialise, {shape}", MATERIALISING) for shape in SHAPES),
     ]
-
-
-def _markdown(rows: Sequence[Row], columns: Columns) -> str:
-    shown = {name: head for name, head in columns.items() if any(row[name] is not None for row in rows)}
-    lines = ["| " + " | ".join(heading for heading, _ in shown.values()) + " |"]
-    lines.append("| " + " | ".join("---" if _is_text(rows, name) else "---:" for name in shown) + " |")
-    for row in rows:
-        cells = ("" if row[name] is None else format(row[name], kind) for name, (_, kind) in shown.items())
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _is_text(rows: Sequence[Row], name: str) -> bool:
-    return any(isinstance(row[name], str) for row in rows)
-
-
-def _goals(goals: Sequence[Goal]) -> str:
-    lines = ["| goal | target | measured | met |", "| --- | ---: | ---: | --- |"]
-    lines += [
-        f"| {one.goal} | {'at least' if one.at_least else 'at most'} {one.target:g} | {one.measured:.3g} "
-        f"| {'yes' if one.met else 'no'} |"
-        for one in goals
-    ]
-    return "\n".join(lines)

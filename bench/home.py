@@ -1,4 +1,4 @@
-"""An installation for the benchmark of the gateway, as the control plane would leave it."""
+"""An installation for the benchmarks of serving, as the control plane would leave it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Home:
     def release(self, model: Model) -> None:
         """Seal the model and route all traffic of its endpoints, one a kind of log, to it."""
         compiled = compile_model(model.fitted, model.signature, model.holdout)
-        if compiled.runtime != "lightgbm":
-            sys.exit(f"expected the runtime lightgbm, got {compiled.agreement}")
+        if compiled.runtime != model.runtime:
+            sys.exit(f"{model.name}: expected the runtime {model.runtime}, got {compiled.agreement}")
         objects, key = Objects(self.settings.folder("objects")), load_signing_key(self.settings.folder("keys"))
         for log in LOGS:
             name = f"{model.name}-{log}"
@@ -68,9 +68,19 @@ class Home:
                 flights.fill(self.settings.root / "online.db", name)
             self.endpoints.append(name)
 
+    @property
+    def command(self) -> list[str]:
+        """Starts a worker as the supervisor does."""
+        return [sys.executable, "-m", "relevo.serving.worker", "--fd", "{fd}", "--worker", "0"]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Of the worker's environment."""
+        return {"RELEVO_HOME": str(self.settings.root)}
+
     def wait_until_loaded(self) -> None:
         for name in self.endpoints:
-            self.serving.await_loaded(name, 1, 30)
+            self.serving.await_loaded(name, 1, 120)
 
     def counted(self) -> dict[str, int]:
         """Requests by endpoint, as the worker reports them once it has come to rest."""
@@ -78,7 +88,7 @@ class Home:
         return {name: self.serving.counters(name)[1].requests for name in self.endpoints}
 
     def logged(self) -> Counter[str]:
-        """Answered rows by endpoint in the segments of the log."""
+        """Answered requests by endpoint in the segments of the log."""
         paths = sorted(self.settings.folder("log").glob("*/*-*.*"))
         records = (record for path in paths for record in frames.scan(path.read_bytes()))
         return Counter(record.endpoint for record in records if record.status == "ok")

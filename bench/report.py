@@ -69,19 +69,23 @@ class Report:
         path.write_text(json.dumps(self._content(), indent=1) + "\n")
         console.print(f"written to {path.relative_to(RESULTS.parent.parent)}")
 
+    def machine(self) -> dict[str, Any]:
+        """What it ran on, and how busy that was."""
+        return {
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "load_before": self.load_before,
+            "load_after": os.getloadavg(),
+        }
+
     def _content(self) -> dict[str, Any]:
         return {
             "benchmark": self.name,
             "began_at": self.began_at.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self.began_at).total_seconds(), 1),
-            "machine": {
-                "cores": os.cpu_count(),
-                "processor": _processor(),
-                "kernel": platform.release(),
-                "python": platform.python_version(),
-                "load_before": self.load_before,
-                "load_after": os.getloadavg(),
-            },
+            "machine": self.machine(),
             "versions": {name: version(name) for name in LIBRARIES} | self.versions,
             "settings": self.settings,
             "checks": self.checks,

@@ -1,4 +1,5 @@
 -- wrk: sends the bodies in the file BODIES, one a line, in turn; at the end prints one line of JSON.
+-- A line may have a path and a tab before its body; else the path is the one on the command line.
 local requests, place = {}, 0
 
 function init()
@@ -6,7 +7,8 @@ function init()
   wrk.headers["Authorization"] = "Bearer " .. os.getenv("TOKEN")
   wrk.headers["Content-Type"] = "application/json"
   for body in io.lines(os.getenv("BODIES")) do
-    requests[#requests + 1] = wrk.format(nil, nil, nil, body)
+    local path, rest = body:match("^(/[^\t]*)\t(.*)$")
+    requests[#requests + 1] = wrk.format(nil, path, nil, rest or body)
   end
 end
 

@@ -1,4 +1,4 @@
-"""What the benchmark of the gateway asks for: models of the flights, rows, and the models' own answers to them."""
+"""Models of the flights, with features sent and looked up: rows to ask about, and the models' own answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted model and its signature; with ``views``, the gateway looks their features up."""
+    """A fitted model and its signature; with ``views``, the gateway looks their features up.
+
+    ``runtime`` is the one that it must be sealed with.
+    """
 
     name: str
     views: list[FeatureView]
@@ -34,6 +37,7 @@ class Model:
     fitted: Any
     categories: dict[str, list[str]]
     holdout: Any
+    runtime: str = "lightgbm"
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,16 @@ class Workload:
     rows: list[Row]
     answers: list[float]
 
-    def bodies(self) -> list[bytes]:
-        return [
-            msgspec.json.encode({"dataframe_split": {"columns": list(row), "data": [list(row.values())]}})
-            for row in self.rows
-        ]
+    def blocks(self, n_rows: int = 1) -> list[list[int]]:
+        """The rows of each request, by their places: single rows, or overlapping runs of them."""
+        places = range(0, len(self.rows), max(1, n_rows // 10))
+        return [[(first + place) % len(self.rows) for place in range(n_rows)] for first in places]
+
+    def bodies(self, n_rows: int = 1) -> list[bytes]:
+        return [self.body([list(self.rows[place].values()) for place in block]) for block in self.blocks(n_rows)]
+
+    def body(self, rows: list[list[Any]]) -> bytes:
+        return msgspec.json.encode({"dataframe_split": {"columns": list(self.rows[0]), "data": rows}})
 
     def endpoint(self, log: str) -> str:
         return f"{self.model.name}-{log}"
