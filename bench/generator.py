@@ -92,10 +92,9 @@ class Connection(asyncio.Protocol):
         self._load = load
         self._due: float | None = None
         self._got = b""
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.WriteTransport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def ask(self, request: bytes, due: float) -> None:

@@ -85,7 +85,7 @@ class Home:
     def counted(self) -> dict[str, int]:
         """Requests by endpoint, as the worker reports them once it has come to rest."""
         time.sleep(1.5)
-        return {name: self.serving.counters(name)[1].requests for name in self.endpoints}
+        return {name: sum(one.requests for one in self.serving.counters(name).values()) for name in self.endpoints}
 
     def logged(self) -> Counter[str]:
         """Answered requests by endpoint in the segments of the log."""

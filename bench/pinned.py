@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -159,7 +160,10 @@ def load(server: Server, path: str, callers: int, *, bodies: Path, token: str, s
     return found
 
 
-def require_tools() -> None:
+def prepare() -> None:
+    """Stop without the tools or the cores; and let a signal to end unwind, so that no paused server is left behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     if shutil.which("wrk") is None:
         sys.exit("The load generator wrk is not installed. On Debian and Ubuntu: apt-get install wrk")
     if shutil.which("taskset") is None:

@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 from home import LOGS, Home
 from peers import versions_of
-from pinned import LOAD_CORE, SERVER_CORE, NotStarted, Server, awake, load, require_tools, serving
+from pinned import LOAD_CORE, SERVER_CORE, NotStarted, Server, awake, load, prepare, serving
 from report import Report
 from served_models import MODELS, Served, served_models
 from serving_figures import NOT_PEERS, TOLERANCE, summarise
@@ -54,7 +54,7 @@ class Subject:
 
 def main() -> None:
     options = _options()
-    require_tools()
+    prepare()
     report = Report("serving", vars(options) | {"server_core": SERVER_CORE, "load_core": LOAD_CORE})
     peers = [peer for peer in PEERS if peer.environment in options.peers]
     with tempfile.TemporaryDirectory(prefix="relevo-bench-") as name, contextlib.ExitStack() as stack:

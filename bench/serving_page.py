@@ -39,7 +39,17 @@ def write_page(report: Report) -> None:
         heading = f"{MODELS[workload][0]} (*{workload}*)" if workload in MODELS else f"*{workload}*"
         part.append(f"{heading}, {count(rows, 'row')} a request:\n\n{markdown(lines, COLUMNS)}")
     goals, about = goals_table(report.goals), _about(report)
-    fill(PAGE, {"goals": goals, "models": "\n\n".join(models), "features": "\n\n".join(features), "run": about})
+    picture = f"![Requests a second of Relevo, other servers of models, and bare uvicorn]({PICTURE.name})"
+    fill(
+        PAGE,
+        {
+            "picture": picture,
+            "goals": goals,
+            "models": "\n\n".join(models),
+            "features": "\n\n".join(features),
+            "run": about,
+        },
+    )
     draw(report, PICTURE)
 
 

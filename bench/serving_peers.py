@@ -124,7 +124,7 @@ class MlServer(Peer):
             "parameters": {"uri": str(uri)},
         }
         if self.batch > 1:
-            model |= {"max_batch_size": self.batch, "max_batch_time": 0.005}
+            model |= {"max_batch_size": self.batch, "max_batch_time": 0.005 if is_booster else 0.02}
         server = {
             "host": "127.0.0.1",
             "parallel_workers": 0,

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from home import Home
 from page import Columns, fill, goals_table, markdown
-from pinned import LOAD_CORE, Server, load, require_tools, serving
+from pinned import LOAD_CORE, Server, load, prepare, serving
 from report import Goal, Report, show
 from served_models import MODELS, Served, served_models
 from serving_page import PAGE
@@ -47,7 +47,7 @@ MINUTES: Columns = {
 
 def main() -> None:
     options = _options()
-    require_tools()
+    prepare()
     report = Report("soak", vars(options) | {"mix": MIX, "connections": CONNECTIONS})
     with tempfile.TemporaryDirectory(prefix="relevo-bench-", dir=options.folder) as name, ExitStack() as stack:
         folder = Path(name)

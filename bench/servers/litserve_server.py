@@ -42,7 +42,7 @@ class BatchApi(Api):
 
 
 if __name__ == "__main__":
-    api = BatchApi(max_batch_size=BATCH, batch_timeout=0.001) if BATCH > 1 else Api()
+    api = BatchApi(max_batch_size=BATCH, batch_timeout=0.005) if BATCH > 1 else Api()
     server = litserve.LitServer(
         api, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True, api_path="/predict"
     )
