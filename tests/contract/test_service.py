@@ -8,9 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import sqlalchemy as sa
 
+from relevo.contract.model import LogPolicy
 from relevo.contract.policy import views_of
 from relevo.contract.service import ContractService
+from relevo.contract.store import contracts as table
 from relevo.contract.upload import read_project
 from relevo.errors import Conflict, Invalid, JobFailed, NotFound
 from relevo.features.expressions import Transform
@@ -245,3 +248,13 @@ def test_a_view_of_derived_columns_is_described_and_may_not_read_the_label(
         0.5,
         timedelta(days=1),
     )
+
+
+def test_a_contract_stored_with_one_word_for_its_log_is_read(
+    contracts: ContractService, state: State, engineer: Principal, tmp_path: Path
+) -> None:
+    contracts.apply(read_project(project.write(tmp_path / "p")), engineer, reason="first")
+    with state.transaction() as tx:
+        stored = tx.execute(sa.select(table.c.contract)).scalar_one()
+        tx.execute(sa.update(table).values(contract=stored | {"log": "buffered"}))
+    assert contracts.current("parcels").contract.log == LogPolicy(mode="buffered")

@@ -174,7 +174,7 @@ def test_without_xgboost_the_extra_is_named(training: Any, monkeypatch: pytest.M
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xgboost" else found(name))
     _library.cache_clear()
-    with pytest.raises(Unavailable, match="XGBoost") as refusal:
+    with pytest.raises(Unavailable, match="library of xgboost") as refusal:
         open_runtime("xgboost", files, signature)
     assert "relevo[xgboost]" in str(refusal.value.hint)
     monkeypatch.undo()

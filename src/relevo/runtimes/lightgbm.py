@@ -6,18 +6,17 @@ That package costs 0.5 ms a call in pandas, and its import brings scikit-learn. 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from struct import Struct
 from typing import Any
 
 from relevo.errors import Corrupted, Invalid, Unavailable
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.model import ColumnType, Link, Signature
+from relevo.runtimes.native_library import find_library
 
 #: Name of the runtime's file in a bundle: the booster as LightGBM writes it, with its categories at the end.
 FILE = "runtime/lightgbm.txt"
@@ -201,7 +200,7 @@ def _objective(text: str) -> str:
 @cache
 def _library() -> tuple[ctypes.CDLL, Any]:
     """LightGBM's C library, and its single-row call that keeps the interpreter's lock."""
-    path = _path()
+    path = find_library("lightgbm", "lib_lightgbm.*", "Install the package lightgbm.")
     library = ctypes.CDLL(str(path))
     library.LGBM_GetLastError.restype = ctypes.c_char_p
     pointer, integer, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
@@ -220,12 +219,3 @@ def _library() -> tuple[ctypes.CDLL, Any]:
     held = ctypes.PyDLL(str(path)).LGBM_BoosterPredictForMatSingleRowFast
     held.argtypes = [pointer, ctypes.c_char_p, pointer, pointer]
     return library, held
-
-
-def _path() -> Path:
-    """Where the Python package keeps the library. ``find_spec`` looks for the package without importing it."""
-    found = importlib.util.find_spec("lightgbm")
-    for folder in () if found is None else found.submodule_search_locations or ():
-        for path in sorted(Path(folder, "lib").glob("lib_lightgbm.*")):
-            return path
-    raise Unavailable("LightGBM's library is not installed here; install the package lightgbm.")

@@ -7,19 +7,18 @@ beside it on disk.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import math
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from struct import Struct
 from typing import Any
 
 from relevo.errors import Corrupted, Invalid, Unavailable
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.model import Categories, ColumnType, Link, Signature
+from relevo.runtimes.native_library import find_library
 
 #: Name of the runtime's file in a bundle: the booster as XGBoost writes it in UBJSON.
 FILE = "runtime/xgboost.ubj"
@@ -227,7 +226,7 @@ def _encoders(signature: Signature, categories: Categories) -> list[dict[object,
 @cache
 def _library() -> tuple[ctypes.CDLL, Any]:
     """XGBoost's C library, and its prediction that keeps the interpreter's lock."""
-    path = _path()
+    path = find_library("xgboost", "*xgboost.*", "Install Relevo with its extra: pip install 'relevo[xgboost]'.")
     library = ctypes.CDLL(str(path))
     library.XGBGetLastError.restype = ctypes.c_char_p
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64
@@ -246,14 +245,3 @@ def _library() -> tuple[ctypes.CDLL, Any]:
     held = ctypes.PyDLL(str(path)).XGBoosterPredictFromDense
     held.argtypes = library.XGBoosterPredictFromDense.argtypes
     return library, held
-
-
-def _path() -> Path:
-    """Where the Python package keeps the library. ``find_spec`` looks for the package without importing it."""
-    found = importlib.util.find_spec("xgboost")
-    for folder in () if found is None else found.submodule_search_locations or ():
-        for path in sorted(Path(folder, "lib").glob("*xgboost.*")):
-            return path
-    raise Unavailable(
-        "XGBoost's library is not installed here.", hint="Install Relevo with its extra: pip install 'relevo[xgboost]'."
-    )

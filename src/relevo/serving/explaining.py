@@ -59,23 +59,17 @@ class Explanations:
             RelevoError: The model raised.
         """
         version = endpoint.champion() or endpoint.choose() if addressed is None else endpoint.addressed(addressed)
-        try:
-            request = self._inputs.read(version.exchange(MlflowJson), question)
-            if len(request.rows) > MAX_ROWS:
-                raise TooLarge(f"At most {MAX_ROWS} rows are explained at once, got {len(request.rows):,}.")
-            asked_us = self._inputs.asked(endpoint, request)
-            if asked_us is None:
-                asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
-            await self._inputs.fill(version, request, asked_us)
-            version.hold()
+        with version:
             try:
+                request, asked_us = await self._inputs.take(endpoint, version, MlflowJson, question)
+                if len(request.rows) > MAX_ROWS:
+                    raise TooLarge(f"At most {MAX_ROWS} rows are explained at once, got {len(request.rows):,}.")
+                await self._inputs.fill(version, request, asked_us)
                 loop = asyncio.get_running_loop()
                 found = await loop.run_in_executor(self._threads, _explained, version, request.rows)
-            finally:
-                version.release()
-        except (Invalid, TooLarge):
-            version.tally.refused += 1
-            raise
+            except (Invalid, TooLarge):
+                version.tally.refused += 1
+                raise
         version.tally.explained += 1
         return Reply(_encode(_answer(version, *found)))
 

@@ -12,7 +12,7 @@ from functools import partial
 from relevo.errors import Invalid, TooLarge
 from relevo.platform.clock import MAX_AHEAD
 from relevo.runtimes.decoders import Decoded
-from relevo.runtimes.exchange import Exchange, Question
+from relevo.runtimes.exchange import Exchange, Language, Question
 from relevo.serving.live import LiveEndpoint
 from relevo.serving.lookups import Lookups
 from relevo.serving.versions import LoadedVersion
@@ -50,9 +50,33 @@ class Inputs:
         self._event_now = event_now
         self._max_rows = max_rows
 
-    async def read_in_thread(self, exchange: Exchange, question: Question) -> Decoded:
-        """As ``read``, for a body that takes long enough to hold up others."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.read, exchange, question)
+    async def take(
+        self,
+        endpoint: LiveEndpoint,
+        version: LoadedVersion,
+        language: Language,
+        question: Question,
+        request: Decoded | None = None,
+    ) -> tuple[Decoded, list[int]]:
+        """The rows as the caller sent them, and the asked time of each in microseconds since 1970.
+
+        ``request`` is given when the version has read the question already.
+
+        Raises:
+            Invalid: The request does not fit the signature, or asks at a time that is not there yet.
+            TooLarge: It has too many rows.
+        """
+        if request is None:
+            exchange = version.exchange(language)
+            if len(question.body) < BYTES_FOR_A_THREAD:
+                request = self.read(exchange, question)
+            else:
+                loop = asyncio.get_running_loop()
+                request = await loop.run_in_executor(self._threads, self.read, exchange, question)
+        asked_us = self._asked(endpoint, request)
+        if asked_us is None:
+            asked_us = await self._asked_after_reading_the_clock(endpoint, version, request)
+        return request, asked_us
 
     def read(self, exchange: Exchange, question: Question) -> Decoded:
         """The rows as the caller sent them. Thread-safe.
@@ -66,7 +90,7 @@ class Inputs:
             raise TooLarge(f"A request brings at most {self._max_rows:,} rows, got {len(request.rows):,}.")
         return request
 
-    def asked(self, endpoint: LiveEndpoint, request: Decoded) -> list[int] | None:
+    def _asked(self, endpoint: LiveEndpoint, request: Decoded) -> list[int] | None:
         """The asked time of each row in microseconds; None when one lies beyond the clock as this worker knows it."""
         now_us = now_us_of(endpoint)
         latest_us = now_us + _AHEAD_US
@@ -78,16 +102,16 @@ class Inputs:
             asked_us.append(at_us)
         return asked_us
 
-    async def asked_after_reading_the_clock(
+    async def _asked_after_reading_the_clock(
         self, endpoint: LiveEndpoint, version: LoadedVersion, request: Decoded
     ) -> list[int]:
-        """As ``asked``, for a driver that has just advanced the clock.
+        """As ``_asked``, for a driver that has just advanced the clock.
 
         Raises:
             Invalid: A row is asked at a time that is not there yet.
         """
         now = await self._event_now(endpoint)
-        asked_us = self.asked(endpoint, request)
+        asked_us = self._asked(endpoint, request)
         if asked_us is not None:
             return asked_us
         row, at = next((row, at) for row, at in enumerate(request.asked_at) if at and at > now + MAX_AHEAD)
@@ -105,6 +129,8 @@ class Inputs:
             LookupFailed: The online store cannot be asked.
         """
         filling = version.filling(request.sent)
+        if not (filling.needs_lookup or filling.needs_computing):
+            return None
         at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
         through: datetime | None = None
         if filling.needs_lookup:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
-from relevo.serving.inputs import BYTES_FOR_A_THREAD, ROWS_FOR_A_THREAD, Inputs
+from relevo.serving.inputs import ROWS_FOR_A_THREAD, Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.recording import Recording
@@ -103,14 +103,15 @@ class Invocations:
         if champion is None or champion is version:
             return await self._answer(endpoint, version, language, question, request)
         started = perf_counter()
-        try:
-            return await self._answer(endpoint, version, language, question, is_last=False)
-        except (VersionFailed, Overloaded):
-            return await self._answer(endpoint, champion, language, question)
-        except Invalid:  # wrong for the canary: if the champion answers it, the canary is what is wrong
-            reply = await self._answer(endpoint, champion, language, question)
-            version.tally.answered(0, (perf_counter() - started) * 1000, failed=True)
-            return reply
+        with champion:  # it may be asked after the canary
+            try:
+                return await self._answer(endpoint, version, language, question, is_last=False)
+            except (VersionFailed, Overloaded):
+                return await self._answer(endpoint, champion, language, question)
+            except Invalid:  # wrong for the canary: if the champion answers it, the canary is what is wrong
+                reply = await self._answer(endpoint, champion, language, question)
+                version.tally.answered(0, (perf_counter() - started) * 1000, failed=True)
+                return reply
 
     async def rehearse(self, endpoint: LiveEndpoint, language: Language, question: Question, addressed: int) -> Reply:
         """The version's predictions for a load test: as ``answer`` gives them, and neither logged nor counted.
@@ -120,26 +121,17 @@ class Invocations:
         Raises:
             As ``answer``.
         """
-        version = await self._awake(endpoint, lambda: endpoint.addressed(addressed))
-        exchange = version.exchange(language)
-        request = self._inputs.read(exchange, question)
-        asked_us = self._inputs.asked(endpoint, request)
-        if asked_us is None:
-            asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
-        filling = version.filling(request.sent)
-        try:
-            if filling.needs_lookup or filling.needs_computing:
+        version = await self._awake(endpoint, partial(endpoint.addressed, addressed))
+        with version:
+            request, asked_us = await self._inputs.take(endpoint, version, language, question)
+            try:
                 await self._inputs.fill(version, request, asked_us)
-            if version.is_immediate and len(asked_us) < ROWS_FOR_A_THREAD:
-                predictions = version.predict(request.rows)
-            else:
                 predictions = await self._predict(version, request.rows)
-            _check_finite(predictions)
-        except (LookupFailed, Invalid):
-            raise
-        except Exception as error:
-            raise _failure(version, error) from error
-        return exchange.encode(request, Answer(predictions, version.version, []))
+            except (LookupFailed, Invalid):
+                raise
+            except Exception as error:
+                raise _failure(version, error) from error
+            return version.exchange(language).encode(request, Answer(predictions, version.version, []))
 
     async def _awake(self, endpoint: LiveEndpoint, choose: Callable[[], T]) -> T:
         """What ``choose`` gives, once the version that it wants is in memory."""
@@ -184,94 +176,70 @@ class Invocations:
         ``request`` is given when it has read the question already. ``is_last``: there is no other to ask, so what it
         refuses is the caller's mistake.
         """
-        started = perf_counter()
-        exchange, tally = version.exchange(language), version.tally
-        try:
-            if request is not None:
-                pass  # read already, for its key
-            elif len(question.body) < BYTES_FOR_A_THREAD:
-                request = self._inputs.read(exchange, question)
-            else:
-                request = await self._inputs.read_in_thread(exchange, question)
-            asked_us = self._inputs.asked(endpoint, request)
-            if asked_us is None:
-                version.hold()
-                try:
-                    asked_us = await self._inputs.asked_after_reading_the_clock(endpoint, version, request)
-                finally:
-                    version.release()
-        except (Invalid, TooLarge) as error:
-            tally.refused += is_last
-            self._recording.refused(endpoint, version, question.body, error)
-            raise
-        ids = self._recording.issue(endpoint, asked_us)
-        filling = version.filling(request.sent)
-        through_us: int | None = None
-        try:
-            if filling.needs_lookup or filling.needs_computing:
-                version.hold()
-                try:
-                    through_us = await self._inputs.fill(version, request, asked_us)
-                finally:
-                    version.release()
-            if version.is_immediate and len(ids) < ROWS_FOR_A_THREAD:
-                predictions = version.predict(request.rows)
-            else:
-                predictions = await self._predict(version, request.rows)
-            _check_finite(predictions)
-        except LookupFailed as error:  # no fault of the version, and the champion could not answer either
-            tally.unfilled += 1
-            self._recording.append(endpoint, version, request, asked_us, ids, [], error=error.message)
-            raise
-        except Invalid as error:  # a value that the model cannot answer
-            tally.refused += is_last
-            self._recording.append(
-                endpoint, version, request, asked_us, ids, [], through_us=through_us, error=error.message
-            )
-            raise
-        except Exception as error:
-            failure = _failure(version, error)
-            logger.error("%s", failure.message, exc_info=error)
-            if counted:
-                tally.answered(len(ids), (perf_counter() - started) * 1000, failed=True)
-            self._recording.append(
-                endpoint, version, request, asked_us, ids, [], through_us=through_us, error=failure.message
-            )
-            raise failure from error
-        reply = exchange.encode(request, Answer(predictions, version.version, ids))
-        try:
-            is_logged = self._recording.append(
-                endpoint, version, request, asked_us, ids, predictions, through_us=through_us
-            )
-            if is_logged and endpoint.is_durable:
-                await self._recording.durable(endpoint)
-        except Unavailable:
-            if endpoint.settings.log_when_full == "refuse":
-                tally.unlogged += 1
+        with version:  # it may be unplaced at any wait from here on
+            started = perf_counter()
+            tally = version.tally
+            try:
+                request, asked_us = await self._inputs.take(endpoint, version, language, question, request)
+            except (Invalid, TooLarge) as error:
+                tally.refused += is_last
+                self._recording.refused(endpoint, version, question.body, error)
                 raise
-            tally.missed_rows += self._recording.wanted(endpoint, ids)
-        if counted:
-            tally.answered(len(ids), (perf_counter() - started) * 1000)
-        else:
-            tally.addressed += 1
-        return reply
+            ids = self._recording.issue(endpoint, asked_us)
+            through_us: int | None = None
+            try:
+                through_us = await self._inputs.fill(version, request, asked_us)
+                predictions = await self._predict(version, request.rows)
+            except LookupFailed as error:  # no fault of the version, and the champion could not answer either
+                tally.unfilled += 1
+                self._recording.append(endpoint, version, request, asked_us, ids, [], error=error.message)
+                raise
+            except Invalid as error:  # a value that the model cannot answer
+                tally.refused += is_last
+                self._recording.append(
+                    endpoint, version, request, asked_us, ids, [], through_us=through_us, error=error.message
+                )
+                raise
+            except Exception as error:
+                failure = _failure(version, error)
+                logger.error("%s", failure.message, exc_info=error)
+                if counted:
+                    tally.answered(len(ids), (perf_counter() - started) * 1000, failed=True)
+                self._recording.append(
+                    endpoint, version, request, asked_us, ids, [], through_us=through_us, error=failure.message
+                )
+                raise failure from error
+            reply = version.exchange(language).encode(request, Answer(predictions, version.version, ids))
+            try:
+                is_logged = self._recording.append(
+                    endpoint, version, request, asked_us, ids, predictions, through_us=through_us
+                )
+                if is_logged and endpoint.is_durable:
+                    await self._recording.durable(endpoint)
+            except Unavailable:
+                if endpoint.settings.log_when_full == "refuse":
+                    tally.unlogged += 1
+                    raise
+                tally.missed_rows += self._recording.wanted(endpoint, ids)
+            if counted:
+                tally.answered(len(ids), (perf_counter() - started) * 1000)
+            else:
+                tally.addressed += 1
+            return reply
 
     async def _predict(self, version: LoadedVersion, rows: list[list[object]]) -> Predictions:
-        """Predict where it does not hold up the event loop."""
+        """Finite predictions, made where they do not hold up the event loop."""
         runtime = version.runtime
-        version.hold()
-        try:
-            if runtime.is_blocking:
-                return await runtime.predict_async(rows)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, runtime.predict, rows)
-        finally:
-            version.release()
-
-
-def _check_finite(predictions: Predictions) -> None:
-    for value in predictions:
-        if not (math.isfinite(value) if isinstance(value, float) else all(map(math.isfinite, value))):
-            raise ValueError(f"it gave {value}, which is not finite")
+        if runtime.is_blocking:
+            predictions = await runtime.predict_async(rows)
+        elif len(rows) < ROWS_FOR_A_THREAD:
+            predictions = runtime.predict(rows)
+        else:
+            predictions = await asyncio.get_running_loop().run_in_executor(self._threads, runtime.predict, rows)
+        for value in predictions:
+            if not (math.isfinite(value) if isinstance(value, float) else all(map(math.isfinite, value))):
+                raise ValueError(f"it gave {value}, which is not finite")
+        return predictions
 
 
 def _failure(version: LoadedVersion, error: Exception) -> RelevoError:

@@ -55,7 +55,7 @@ def _warm(version: LoadedVersion) -> None:
             request = exchange.decode(Question(body))
         except Invalid:  # a sealed row may hold what the original answers and a caller may not send
             continue
-        exchange.encode(request, Answer(version.predict(request.rows), version.version, [""]))
+        exchange.encode(request, Answer(version.runtime.predict(request.rows), version.version, [""]))
         version.filling(request.sent)
         return
 

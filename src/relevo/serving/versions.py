@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Mapping
@@ -52,7 +51,6 @@ class LoadedVersion:
         tally: Counts what it answers; set when it takes its place among the endpoint's versions.
         memory_bytes: What it takes in memory, as ``loader.memory_bytes`` says.
         used_at: When it was last seen to have answered, on the monotonic clock; ``mark`` looks.
-        is_immediate: Whether ``predict`` answers on the calling thread, in microseconds a row.
     """
 
     __slots__ = (
@@ -68,10 +66,8 @@ class LoadedVersion:
         "_uses",
         "bundle",
         "endpoint",
-        "is_immediate",
         "layout",
         "memory_bytes",
-        "predict",
         "runtime",
         "signature",
         "tally",
@@ -88,8 +84,6 @@ class LoadedVersion:
         self.signature: Signature = manifest.signature
         self.views: tuple[FeatureView, ...] = manifest.views
         self.tally = Tally()
-        self.is_immediate = not runtime.is_blocking
-        self.predict = runtime.predict
         self.layout = frames.layout(
             [(column.name, column.type.value) for column in self.signature.inputs],
             [(column.name, column.type.value) for column in self.signature.keys],
@@ -178,15 +172,15 @@ class LoadedVersion:
         """Whether a request waits for it."""
         return self._uses > 0
 
-    def hold(self) -> None:
-        """Keep the runtime open while a request waits for something."""
+    def __enter__(self) -> None:
+        """Keep the runtime open while a request uses it."""
         self._uses += 1
 
-    def release(self) -> None:
-        """The wait is over. What the request does before it waits again still finds the runtime open."""
+    def __exit__(self, *about: object) -> None:
+        """The request is done with it."""
         self._uses -= 1
-        if self._is_retired and self._uses == 0:
-            asyncio.get_running_loop().call_soon(self._close_if_unused)
+        if self._is_retired:
+            self._close_if_unused()
 
     def retire(self) -> None:
         """Close the runtime as soon as no request uses it."""
