@@ -80,11 +80,20 @@ class TooLarge(RelevoError):
 
 
 class Overloaded(RelevoError):
-    """A limit on queue length or rate was reached; try again after the time in ``Retry-After``."""
+    """A limit on queue length or rate was reached; try again after the time in ``Retry-After``.
+
+    Args:
+        message: Which limit.
+        retry_after_seconds: That time.
+    """
 
     code = "overloaded"
     http_status = 429
     exit_status = 6
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unavailable(RelevoError):

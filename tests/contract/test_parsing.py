@@ -119,6 +119,16 @@ def test_a_sliding_window_is_read() -> None:
         ("log: durable", "log: {mode: durible}", "log.mode: expected one of durable, buffered, got 'durible'"),
         ("log: durable", "log: {sample: 0}", "log.sample: expected a share above 0 and at most 1, got the number 0"),
         ("log: durable", "log: {when_full: drop}", "log.when_full: expected one of refuse, serve, got 'drop'"),
+        (
+            "log: durable",
+            "log: durable\nserving: {limits: {rows: 0}}",
+            "serving.limits.rows: expected a whole number, 1 or more, got the number 0",
+        ),
+        (
+            "log: durable",
+            "log: durable\nserving: {limits: {timeout: 5}}",
+            "serving.limits.timeout: unknown key; expected one of body_bytes, rows, concurrency, timeout_ms",
+        ),
         ("log: durable", "log: {rate: 0.1}", "log.rate: unknown key; expected one of mode, sample, when_full"),
         ("owner: ops-analytics", "owner: 3", "owner: expected text, got the number 3 (put it in quotes"),
         ("owner: ops-analytics", "owner:", "relevo.yaml:2: owner: expected text, got nothing"),

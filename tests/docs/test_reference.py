@@ -24,7 +24,8 @@ from relevo.identity.api import declared_permissions
 from relevo.identity.model import PERMISSIONS, Permission, Role
 from relevo.platform.settings import Settings
 from relevo.predictions.columns import LABELS, PREDICTIONS
-from relevo.serving import calls, gateway, metrics
+from relevo.serving import gateway, metrics
+from relevo.serving.limits import Limits
 
 REFERENCE = DOCS / "reference"
 SHORTEST = """
@@ -126,11 +127,11 @@ def test_every_route_of_the_gateway_is_described() -> None:
 
 def test_limits_of_the_gateway_are_described() -> None:
     text = (REFERENCE / "gateway.md").read_text()
-    limits = calls.Limits()
+    limits = Limits()
     for value in (
         f"{limits.body_bytes:,} bytes",
         f"{limits.rows:,}",
-        f"{limits.in_flight:,}",
+        f"{limits.concurrency:,}",
         f"{limits.body_seconds:g} s",
     ):
         assert f"| {value} |" in text

@@ -114,8 +114,8 @@ class Load:
 class Home:
     """An installation with a gateway and nothing else."""
 
-    def __init__(self, folder: Path, online_url: str | None = None, model_bytes: int | None = None) -> None:
-        self.settings = Settings(home=folder, online_url=online_url, gateway_model_bytes=model_bytes)
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.settings = Settings(home=folder, **settings)
         self.state = State(self.settings.state_database)
         with self.state.transaction() as tx:
             metadata.create_all(tx)
@@ -174,11 +174,8 @@ class Home:
         return process
 
     def _environment(self) -> dict[str, str]:
-        given = {
-            "RELEVO_ONLINE_URL": self.settings.online_url,
-            "RELEVO_GATEWAY_MODEL_BYTES": self.settings.gateway_model_bytes,
-        }
-        return {name: str(value) for name, value in given.items() if value is not None}
+        names = self.settings.model_fields_set - {"home"}
+        return {f"RELEVO_{name.upper()}": str(getattr(self.settings, name)) for name in names}
 
     def start(self, worker: int = 0, *, log_bytes: int | None = None) -> subprocess.Popen[bytes]:
         """A worker that has reported."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
-from gateway_home import ENDPOINT, SIGNATURE, Home
-
-MLMODEL = b"flavors:\n  sklearn:\n    code: null\n    pickled_model: model.pkl\n    serialization_format: cloudpickle\n"
+from gateway_home import ENDPOINT, Home
+from originals import children, seal_original
 
 
 def model() -> Any:
@@ -25,24 +22,10 @@ def model() -> Any:
     return Near()
 
 
-def seal(home: Home, version: int) -> str:
-    files = {
-        "model/MLmodel": MLMODEL,
-        "model/model.pkl": cloudpickle.dumps(model()),
-        "runtime/categories.json": b'{"carrier": ["UA"]}',
-        "runtime/probe.json": b'{"rows":[[1.5,"UA"]],"outputs":[3.0],"tolerance":1e-9}',
-    }
-    return home.keep(version, "isolated", SIGNATURE, files)
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]
-
-
 def test_an_isolated_version_answers_fails_alone_and_leaves_no_process(home: Home) -> None:
     home.endpoint("durable")
     home.place(1)
-    bundle = seal(home, 2)
+    bundle = seal_original(home, 2, model())
     with home.state.transaction() as tx:
         home.serving.place(tx, ENDPOINT, 2, bundle)
     home.route((1, 100))

@@ -24,7 +24,7 @@ ROOM_FOR = 10
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Home]:
     """A home whose gateway has room for ten versions or so."""
-    home = Home(tmp_path / "home", model_bytes=VERSION_BYTES * (ROOM_FOR + 1))
+    home = Home(tmp_path / "home", gateway_model_bytes=VERSION_BYTES * (ROOM_FOR + 1))
     try:
         yield home
     finally:

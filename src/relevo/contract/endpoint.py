@@ -1,10 +1,11 @@
-"""The keys of a contract that say how the gateway treats the endpoint's requests: log."""
+"""The keys of a contract that say how the gateway treats the endpoint's requests: log, serving."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, cast
 
-from relevo.contract.model import LogPolicy
+from relevo.contract.model import LogPolicy, Serving, ServingLimits
 from relevo.contract.reading import Block
 
 _MODES = ("durable", "buffered")
@@ -22,3 +23,19 @@ def read_log(root: Block) -> LogPolicy:
     )
     block.close()
     return keys
+
+
+def read_serving(root: Block) -> Serving:
+    """The block ``serving``: ``{limits: {rows, body_bytes, ...}}``, each a whole number above zero."""
+    block = root.optional_block("serving")
+    limits = None if block is None else block.optional_block("limits")
+    if block is not None:
+        block.close()
+    return Serving() if limits is None else Serving(_limits(limits))
+
+
+def _limits(block: Block) -> ServingLimits:
+    names = [field.name for field in fields(ServingLimits)]
+    block.keys_known(*names)
+    block.close()
+    return ServingLimits(**{name: block.whole(name, 1, at_least=1) for name in names if name in block})

@@ -195,6 +195,25 @@ class LogPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """What requests to the endpoint may take in one gateway worker; None: as the gateway's settings say."""
+
+    body_bytes: int | None = None
+    rows: int | None = None
+    concurrency: int | None = None
+    timeout_ms: int | None = None
+    queue_ms: int | None = None
+    process_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the gateway protects itself and the model from requests."""
+
+    limits: ServingLimits = ServingLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """The whole declaration of one model.
 
@@ -213,6 +232,7 @@ class Contract:
     gates: tuple[Gate, ...] = ()
     release: Release = Release()
     log: LogPolicy = LogPolicy()
+    serving: Serving = Serving()
     monitor: Monitor = Monitor()
     retrain: Retrain | None = None
     imported: Imported | None = None

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from relevo.contract.delivery import read_gate, read_monitor, read_release, read_retrain
 from relevo.contract.durations import parse_duration
-from relevo.contract.endpoint import read_log
+from relevo.contract.endpoint import read_log, read_serving
 from relevo.contract.model import Ask, Contract, Label, Scalar, Source, Task, Training
 from relevo.contract.reading import Block, Problems, meant, read_document
 from relevo.contract.references import IDENTIFIER, read_module, read_reference
@@ -73,6 +73,7 @@ def parse_with_lines(text: str, path: str = FILE_NAME) -> Parsed:
         gates=tuple(read_gate(block, task) for block in root.blocks("gates")),
         release=read_release(root),
         log=read_log(root),
+        serving=read_serving(root),
         monitor=read_monitor(root, ask),
         retrain=read_retrain(root),
     )

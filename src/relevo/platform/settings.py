@@ -30,6 +30,27 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes of models that a gateway process keeps in memory; default: half the machine's, divided.",
     )
+    gateway_body_bytes: int = Field(
+        default=10_000_000, ge=1, description="Bytes that the body of a request has at most, before and after gzip."
+    )
+    gateway_rows: int = Field(default=10_000, ge=1, description="Rows, or labels, that a request brings at most.")
+    gateway_concurrency: int = Field(
+        default=1_000, ge=1, description="Requests that a gateway process has in flight at most."
+    )
+    gateway_timeout_ms: int = Field(
+        default=10_000, ge=1, description="Milliseconds from the whole body to the answer; past them 504."
+    )
+    gateway_queue_ms: int = Field(
+        default=500,
+        ge=1,
+        description="Milliseconds that a request may be expected to wait for its turn; past them 429.",
+    )
+    gateway_body_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
+    gateway_process_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Bytes of a model's own process, past which it is replaced; default: the bytes of models.",
+    )
     state_url: str | None = Field(default=None, description="SQLAlchemy URL of the state; default: SQLite in home.")
     online_url: str | None = Field(
         default=None, description="URL of a Redis for the online store; default: SQLite in home."

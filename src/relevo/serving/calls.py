@@ -5,27 +5,17 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from relevo.errors import Invalid, NotAllowed, RelevoError, TooLarge
 from relevo.identity.model import Permission, Principal
+from relevo.serving.limits import Limits
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request, and all together, may take."""
-
-    body_bytes: int = 10_000_000
-    rows: int = 10_000
-    in_flight: int = 1_000
-    body_seconds: float = 30.0
 
 
 class WrongMethod(RelevoError):
@@ -89,50 +79,45 @@ def number(text: bytes, field: str, expected: str, digits: int) -> int:
     return int(text)
 
 
-class Bodies:
-    """Reads the bodies of requests, within the limits. Belongs to the event loop."""
+async def read_body(call: Call, limits: Limits) -> bytes:
+    """The whole body; one that is too large is refused before it is read.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    Raises:
+        Invalid: The connection was closed before the body had arrived, or its compression is broken.
+        TooLarge: It is larger than the limit, or would be after its decompression.
+        TooSlow: It did not arrive in time.
+        WrongType: It is encoded in a way that is not known.
+    """
+    length = call.headers.get(b"content-length")
+    if length is not None and int(length) > limits.body_bytes:
+        raise TooLarge(f"A body has at most {limits.body_bytes:,} bytes, got {int(length):,}.")
+    message = await call.receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        body = await _rest(call.receive, body, limits)
+    if message["type"] == "http.disconnect":
+        raise Invalid("The connection was closed before the body had arrived.")
+    if b"content-encoding" in call.headers:
+        return await asyncio.to_thread(_decompressed, body, call.headers[b"content-encoding"], limits.body_bytes)
+    return body
 
-    async def read(self, call: Call) -> bytes:
-        """The whole body; one that is too large is refused before it is read.
 
-        Raises:
-            Invalid: The connection was closed before the body had arrived, or its compression is broken.
-            TooLarge: It is larger than the limit, or would be after its decompression.
-            TooSlow: It did not arrive in time.
-            WrongType: It is encoded in a way that is not known.
-        """
-        limit, length = self._limits.body_bytes, call.headers.get(b"content-length")
-        if length is not None and int(length) > limit:
-            raise TooLarge(f"A body has at most {limit:,} bytes, got {int(length):,}.")
-        message = await call.receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest(call.receive, body)
-        if message["type"] == "http.disconnect":
-            raise Invalid("The connection was closed before the body had arrived.")
-        if b"content-encoding" in call.headers:
-            return await asyncio.to_thread(_decompressed, body, call.headers[b"content-encoding"], limit)
-        return body
-
-    async def _rest(self, receive: Receive, start: bytes) -> bytes:
-        parts, size = [start], len(start)
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Invalid("The connection was closed before the body had arrived.")
-                    parts.append(message["body"])
-                    size += len(message["body"])
-                    if size > self._limits.body_bytes:
-                        raise TooLarge(f"A body has at most {self._limits.body_bytes:,} bytes.")
-                    if not message["more_body"]:
-                        return b"".join(parts)
-        except TimeoutError:
-            raise TooSlow(f"The body did not arrive within {self._limits.body_seconds:g} s.") from None
+async def _rest(receive: Receive, start: bytes, limits: Limits) -> bytes:
+    parts, size = [start], len(start)
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Invalid("The connection was closed before the body had arrived.")
+                parts.append(message["body"])
+                size += len(message["body"])
+                if size > limits.body_bytes:
+                    raise TooLarge(f"A body has at most {limits.body_bytes:,} bytes.")
+                if not message["more_body"]:
+                    return b"".join(parts)
+    except TimeoutError:
+        raise TooSlow(f"The body did not arrive within {limits.body_seconds:g} s.") from None
 
 
 def _decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:

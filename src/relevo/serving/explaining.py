@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from time import perf_counter
 
 import msgspec
 
@@ -15,6 +16,7 @@ from relevo.errors import Invalid, RelevoError, TooLarge
 from relevo.runtimes.exchange import MlflowJson, Predictions, Question, Reply
 from relevo.runtimes.explanation import Explanation
 from relevo.runtimes.model import Link
+from relevo.serving.deadlines import before
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint
 from relevo.serving.versions import LoadedVersion
@@ -55,18 +57,21 @@ class Explanations:
         Raises:
             Invalid: The request does not fit the signature, or holds a value that the model cannot answer.
             TooLarge: It has too many rows.
-            Unavailable: No version is loaded, or explaining took longer than its limit.
+            Unavailable: No version is loaded.
+            DeadlineExceeded: It was not ready in the endpoint's time.
             RelevoError: The model raised.
         """
+        until = perf_counter() + endpoint.timeout_seconds
         version = endpoint.champion() or endpoint.choose() if addressed is None else endpoint.addressed(addressed)
         with version:
             try:
-                request, asked_us = await self._inputs.take(endpoint, version, MlflowJson, question)
+                request, asked_us = await self._inputs.take(endpoint, version, MlflowJson, question, until)
                 if len(request.rows) > MAX_ROWS:
                     raise TooLarge(f"At most {MAX_ROWS} rows are explained at once, got {len(request.rows):,}.")
-                await self._inputs.fill(version, request, asked_us)
+                await self._inputs.fill(version, request, asked_us, until)
                 loop = asyncio.get_running_loop()
-                found = await loop.run_in_executor(self._threads, _explained, version, request.rows)
+                explaining = loop.run_in_executor(self._threads, _explained, version, request.rows)
+                found = await before(until, explaining)
             except (Invalid, TooLarge):
                 version.tally.refused += 1
                 raise

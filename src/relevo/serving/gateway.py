@@ -21,27 +21,27 @@ from relevo.runtimes.exchange import MlflowJson, Question, Reply
 from relevo.serving import calls, inference_protocol, metrics
 from relevo.serving.callers import Callers
 from relevo.serving.calls import (
-    Bodies,
     Call,
-    Limits,
     Receive,
     Scope,
     Send,
     TooSlow,
     WrongMethod,
+    read_body,
     require,
 )
 from relevo.serving.explaining import Explanations
 from relevo.serving.inference_protocol import InferenceProtocol
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
+from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.shedding import NO_ENDPOINT, Shedding
 from relevo.serving.watch import Tokens
 
 logger = logging.getLogger(__name__)
 
 _CLOSE = (b"connection", b"close")
-_RETRY = (b"retry-after", b"1")
 _encode = msgspec.json.Encoder().encode
 _ROUTES = (
     "POST /endpoints/NAME/invocations, POST /endpoints/NAME/explain, POST /endpoints/NAME/labels, "
@@ -66,6 +66,7 @@ class Gateway:
         read_tokens: Reads the accepted tokens anew.
         read_metrics: The metrics text over all workers.
         limits: Past these, requests are refused.
+        shedding: Counts those that are sent away.
 
     Attributes:
         is_draining: Whether connections are to be closed after their answer.
@@ -81,6 +82,7 @@ class Gateway:
         read_tokens: Callable[[], Awaitable[Tokens]],
         read_metrics: Callable[[], Awaitable[bytes]],
         limits: Limits,
+        shedding: Shedding,
     ) -> None:
         self._worker = worker
         self._endpoints = endpoints
@@ -90,8 +92,8 @@ class Gateway:
         self._callers = Callers(read_tokens)
         self._read_metrics = read_metrics
         self._limits = limits
-        self._bodies = Bodies(limits)
-        self._inference = InferenceProtocol(endpoints, invocations, self._bodies, limits)
+        self._shedding = shedding
+        self._inference = InferenceProtocol(endpoints, invocations)
         self._in_flight = 0
         self._actions: dict[str, tuple[str, _Permissions, _Handler]] = {
             "invocations": ("POST", (Permission.PREDICT,), self._invoke),
@@ -111,8 +113,9 @@ class Gateway:
             raise ValueError(f"expected an HTTP request, got {scope['type']}")
         self._in_flight += 1
         try:
-            if self._in_flight > self._limits.in_flight:
-                raise Overloaded(f"{self._limits.in_flight:,} requests are in flight; try again later.")
+            if self._in_flight > self._limits.concurrency:
+                message = f"{self._limits.concurrency:,} requests are in flight; try again later."
+                raise self._shedding.refusal(NO_ENDPOINT, "concurrency", message)
             reply = await self._reply(scope, receive)
         except RelevoError as error:
             reply = _refusal(error, scope["path"])
@@ -155,14 +158,14 @@ class Gateway:
     async def _explain(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        question = Question(await self._bodies.read(call))
+        question = Question(await read_body(call, endpoint.limits))
         await self._invocations.rouse(endpoint, addressed)
         return await self._explanations.answer(endpoint, question, addressed)
 
     async def _invoke(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        question = Question(await self._bodies.read(call))
+        question = Question(await read_body(call, endpoint.limits))
         if call.principal.role is Role.LOAD_TEST:
             return await self._invocations.rehearse(endpoint, MlflowJson, question, _required(addressed))
         key = call.headers.get(b"x-relevo-key") if endpoint.sole is None else None
@@ -171,7 +174,7 @@ class Gateway:
     async def _label(self, call: Call) -> Reply:
         endpoint = self._endpoints.find(call.name)
         await self._invocations.rouse(endpoint)
-        status, answer = await self._labelling.record(endpoint, await self._bodies.read(call))
+        status, answer = await self._labelling.record(endpoint, await read_body(call, endpoint.limits))
         return Reply(answer, status=status)
 
     async def _describe(self, call: Call) -> Reply:
@@ -199,8 +202,10 @@ def _is_inference(path: str) -> bool:
 
 
 def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
-    if isinstance(error, Unavailable | Overloaded):
-        return (_RETRY,)
+    if isinstance(error, Overloaded):
+        return ((b"retry-after", b"%d" % error.retry_after_seconds),)
+    if isinstance(error, Unavailable):
+        return ((b"retry-after", b"1"),)
     if isinstance(error, NotAuthenticated):
         return ((b"www-authenticate", b"Bearer"),)
     if isinstance(error, TooSlow):

@@ -7,6 +7,7 @@ since counters are sums over all boots; only a live worker's word on what is loa
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,6 +69,15 @@ def total_labels(heartbeats: Iterable[Heartbeat], endpoint: str) -> LabelCounter
     for heartbeat in heartbeats:
         if endpoint in heartbeat.labels:
             sums = add_labels(sums, heartbeat.labels[endpoint])
+    return sums
+
+
+def total_shed(heartbeats: Iterable[Heartbeat]) -> Counter[tuple[str, str]]:
+    """How many requests were sent away by endpoint and reason, over all workers and boots."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for heartbeat in heartbeats:
+        for endpoint, reasons in heartbeat.shed.items():
+            sums.update({(endpoint, reason): requests for reason, requests in reasons.items()})
     return sums
 
 

@@ -14,7 +14,7 @@ from relevo.runtimes.exchange import Question, Reply
 from relevo.runtimes.inference import PREDICTION_IDS, PREDICTIONS, InferenceV2
 from relevo.runtimes.model import Signature
 from relevo.runtimes.requests import Layout
-from relevo.serving.calls import Bodies, Call, Limits, WrongMethod, addressed, number, require
+from relevo.serving.calls import Call, WrongMethod, addressed, number, read_body, require
 from relevo.serving.invocation import Invocations
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 
@@ -36,15 +36,11 @@ class InferenceProtocol:
     Args:
         endpoints: What is live here; an endpoint is a model of the protocol.
         invocations: Answers requests for predictions.
-        bodies: Reads bodies.
-        limits: Past these, requests are refused.
     """
 
-    def __init__(self, endpoints: LiveEndpoints, invocations: Invocations, bodies: Bodies, limits: Limits) -> None:
+    def __init__(self, endpoints: LiveEndpoints, invocations: Invocations) -> None:
         self._endpoints = endpoints
         self._invocations = invocations
-        self._bodies = bodies
-        self._limits = limits
 
     async def reply(self, method: str, path: str, call: Call, *, is_draining: bool) -> Reply:
         """The answer to a request of this path, whose ``call`` names no endpoint yet.
@@ -86,7 +82,7 @@ class InferenceProtocol:
                 if action == ["ready"]:
                     return _json({"name": name, "ready": True})
                 if action == ["config"]:
-                    return _json(_config(name, signature, self._limits.rows))
+                    return _json(_config(name, signature, endpoint.limits.rows))
                 return _json(_metadata(endpoint, signature))
         raise _nothing(path)
 
@@ -99,8 +95,8 @@ class InferenceProtocol:
         length = call.headers.get(b"inference-header-content-length")
         field = "inference-header-content-length"
         json_bytes = None if length is None else number(length, field, "a number of bytes", 12)
-        body = await self._bodies.read(call)
-        question = Question(body, json_bytes, endpoint.name, self._limits.rows)
+        body = await read_body(call, endpoint.limits)
+        question = Question(body, json_bytes, endpoint.name, endpoint.limits.rows)
         return await self._invocations.answer(endpoint, InferenceV2, question, one)
 
     def _index(self) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from relevo.errors import Invalid, TooLarge
 from relevo.platform.clock import MAX_AHEAD
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Exchange, Language, Question
+from relevo.serving.deadlines import before
 from relevo.serving.live import LiveEndpoint
 from relevo.serving.lookups import Lookups
 from relevo.serving.versions import LoadedVersion
@@ -35,7 +36,6 @@ class Inputs:
         lookups: The online store.
         threads: Where work goes that would hold up the event loop.
         event_now: Reads an endpoint's event time anew.
-        max_rows: Rows that one request may bring.
     """
 
     def __init__(
@@ -43,12 +43,10 @@ class Inputs:
         lookups: Lookups,
         threads: Executor,
         event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
-        max_rows: int,
     ) -> None:
         self._lookups = lookups
         self._threads = threads
         self._event_now = event_now
-        self._max_rows = max_rows
 
     async def take(
         self,
@@ -56,6 +54,7 @@ class Inputs:
         version: LoadedVersion,
         language: Language,
         question: Question,
+        until: float,
         request: Decoded | None = None,
     ) -> tuple[Decoded, list[int]]:
         """The rows as the caller sent them, and the asked time of each in microseconds since 1970.
@@ -63,22 +62,24 @@ class Inputs:
         ``request`` is given when the version has read the question already.
 
         Raises:
+            DeadlineExceeded: They were not there by ``until``.
             Invalid: The request does not fit the signature, or asks at a time that is not there yet.
             TooLarge: It has too many rows.
         """
         if request is None:
             exchange = version.exchange(language)
             if len(question.body) < BYTES_FOR_A_THREAD:
-                request = self.read(exchange, question)
+                request = self.read(endpoint, exchange, question)
             else:
                 loop = asyncio.get_running_loop()
-                request = await loop.run_in_executor(self._threads, self.read, exchange, question)
+                reading = loop.run_in_executor(self._threads, self.read, endpoint, exchange, question)
+                request = await before(until, reading)
         asked_us = self._asked(endpoint, request)
         if asked_us is None:
-            asked_us = await self._asked_after_reading_the_clock(endpoint, version, request)
+            asked_us = await before(until, self._asked_after_reading_the_clock(endpoint, version, request))
         return request, asked_us
 
-    def read(self, exchange: Exchange, question: Question) -> Decoded:
+    def read(self, endpoint: LiveEndpoint, exchange: Exchange, question: Question) -> Decoded:
         """The rows as the caller sent them. Thread-safe.
 
         Raises:
@@ -86,8 +87,8 @@ class Inputs:
             TooLarge: It has too many rows.
         """
         request = exchange.decode(question)
-        if len(request.rows) > self._max_rows:
-            raise TooLarge(f"A request brings at most {self._max_rows:,} rows, got {len(request.rows):,}.")
+        if len(request.rows) > endpoint.limits.rows:
+            raise TooLarge(f"A request brings at most {endpoint.limits.rows:,} rows, got {len(request.rows):,}.")
         return request
 
     def _asked(self, endpoint: LiveEndpoint, request: Decoded) -> list[int] | None:
@@ -121,10 +122,11 @@ class Inputs:
             field=version.signature.at,
         )
 
-    async def fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int]) -> int | None:
+    async def fill(self, version: LoadedVersion, request: Decoded, asked_us: list[int], until: float) -> int | None:
         """Look up and compute what the caller did not send; gives how far the store was materialised, in microseconds.
 
         Raises:
+            DeadlineExceeded: It was not there by ``until``.
             Invalid: A view that is required knows no row of an entity.
             LookupFailed: The online store cannot be asked.
         """
@@ -134,12 +136,13 @@ class Inputs:
         at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
         through: datetime | None = None
         if filling.needs_lookup:
-            through = await self._lookups.look_up(len(at), partial(version.look_up, request, at))
+            through = await self._lookups.look_up(len(at), partial(version.look_up, request, at), until)
         if filling.needs_computing:
             if len(at) < ROWS_FOR_A_THREAD:
                 version.compute(request, at)
             else:
-                await asyncio.get_running_loop().run_in_executor(self._threads, version.compute, request, at)
+                loop = asyncio.get_running_loop()
+                await before(until, loop.run_in_executor(self._threads, version.compute, request, at))
         return None if through is None else (through - _EPOCH) // _MICROSECOND
 
 

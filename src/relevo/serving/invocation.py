@@ -18,10 +18,12 @@ from typing import TypeVar
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
+from relevo.serving.deadlines import DeadlineExceeded, before
 from relevo.serving.inputs import ROWS_FOR_A_THREAD, Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.recording import Recording
+from relevo.serving.shedding import Shedding
 from relevo.serving.splitting import key_of
 from relevo.serving.versions import LoadedVersion
 
@@ -44,6 +46,7 @@ class Invocations:
         recording: Where each answer goes before it is given.
         threads: Where predictions run that would hold up the event loop.
         wake: Loads a version that is not in memory.
+        shedding: Counts requests that are sent away.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class Invocations:
         recording: Recording,
         threads: Executor,
         wake: Callable[[LiveEndpoint, int], Awaitable[None]],
+        shedding: Shedding,
     ) -> None:
         self._inputs = inputs
         self._recording = recording
         self._threads = threads
         self._wake = wake
+        self._shedding = shedding
 
     async def rouse(self, endpoint: LiveEndpoint, version: int | None = None) -> None:
         """See to it that a version, or else the champion, is in memory, for who needs more of it than predictions.
@@ -90,8 +95,12 @@ class Invocations:
             TooLarge: It has too many rows.
             Unavailable: No version is loaded, or the log cannot be written.
             VersionFailed: The version raised an error.
-            Overloaded: Too many rows wait for the version's process.
+            Overloaded: Too much waits for the version's process.
+            DeadlineExceeded: The answer was not ready in the endpoint's time.
         """
+        if endpoint.concurrency is not None and endpoint.in_flight >= endpoint.concurrency:
+            message = f"{endpoint.concurrency:,} requests to {endpoint.name} are in flight; try again later."
+            raise self._shedding.refusal(endpoint.name, "concurrency", message)
         if addressed is not None:
             named = await self._awake(endpoint, partial(endpoint.addressed, addressed))
             return await self._answer(endpoint, named, language, question, counted=False)
@@ -106,10 +115,10 @@ class Invocations:
         with champion:  # it may be asked after the canary
             try:
                 return await self._answer(endpoint, version, language, question, is_last=False)
-            except (VersionFailed, Overloaded):
-                return await self._answer(endpoint, champion, language, question)
+            except (VersionFailed, Overloaded, DeadlineExceeded):
+                return await self._answer(endpoint, champion, language, question, since=started)
             except Invalid:  # wrong for the canary: if the champion answers it, the canary is what is wrong
-                reply = await self._answer(endpoint, champion, language, question)
+                reply = await self._answer(endpoint, champion, language, question, since=started)
                 version.tally.answered(0, (perf_counter() - started) * 1000, failed=True)
                 return reply
 
@@ -123,10 +132,11 @@ class Invocations:
         """
         version = await self._awake(endpoint, partial(endpoint.addressed, addressed))
         with version:
-            request, asked_us = await self._inputs.take(endpoint, version, language, question)
+            until = perf_counter() + endpoint.timeout_seconds
+            request, asked_us = await self._inputs.take(endpoint, version, language, question, until)
             try:
-                await self._inputs.fill(version, request, asked_us)
-                predictions = await self._predict(version, request.rows)
+                await self._inputs.fill(version, request, asked_us, until)
+                predictions = await self._predict(version, request.rows, until)
             except (LookupFailed, Invalid):
                 raise
             except Exception as error:
@@ -153,7 +163,7 @@ class Invocations:
             return (endpoint.choose_for(key) if key else endpoint.choose()), None
         reader = endpoint.reader()
         try:
-            request = self._inputs.read(reader.exchange(language), question)
+            request = self._inputs.read(endpoint, reader.exchange(language), question)
         except (Invalid, TooLarge):
             return reader, None
         found = key_of(reader.value_of(request, column))
@@ -170,26 +180,35 @@ class Invocations:
         *,
         counted: bool = True,
         is_last: bool = True,
+        since: float | None = None,
     ) -> Reply:
         """The version's answer.
 
         ``request`` is given when it has read the question already. ``is_last``: there is no other to ask, so what it
-        refuses is the caller's mistake.
+        refuses is the caller's mistake, and all of the request's time is its own; who is not last has half of it.
+        ``since`` is when that time began, when it was not now.
         """
         with version:  # it may be unplaced at any wait from here on
             started = perf_counter()
+            seconds = endpoint.timeout_seconds
+            until = (since or started) + (seconds if is_last else seconds / 2)
             tally = version.tally
             try:
-                request, asked_us = await self._inputs.take(endpoint, version, language, question, request)
+                request, asked_us = await self._inputs.take(endpoint, version, language, question, until, request)
             except (Invalid, TooLarge) as error:
                 tally.refused += is_last
+                self._recording.refused(endpoint, version, question.body, error)
+                raise
+            except DeadlineExceeded as error:
+                if counted:
+                    tally.answered(0, (perf_counter() - started) * 1000, failed=True)
                 self._recording.refused(endpoint, version, question.body, error)
                 raise
             ids = self._recording.issue(endpoint, asked_us)
             through_us: int | None = None
             try:
-                through_us = await self._inputs.fill(version, request, asked_us)
-                predictions = await self._predict(version, request.rows)
+                through_us = await self._inputs.fill(version, request, asked_us, until)
+                predictions = await self._predict(version, request.rows, until)
             except LookupFailed as error:  # no fault of the version, and the champion could not answer either
                 tally.unfilled += 1
                 self._recording.append(endpoint, version, request, asked_us, ids, [], error=error.message)
@@ -227,15 +246,16 @@ class Invocations:
                 tally.addressed += 1
             return reply
 
-    async def _predict(self, version: LoadedVersion, rows: list[list[object]]) -> Predictions:
+    async def _predict(self, version: LoadedVersion, rows: list[list[object]], until: float) -> Predictions:
         """Finite predictions, made where they do not hold up the event loop."""
         runtime = version.runtime
         if runtime.is_blocking:
-            predictions = await runtime.predict_async(rows)
+            predictions = await before(until, runtime.predict_async(rows))
         elif len(rows) < ROWS_FOR_A_THREAD:
             predictions = runtime.predict(rows)
         else:
-            predictions = await asyncio.get_running_loop().run_in_executor(self._threads, runtime.predict, rows)
+            loop = asyncio.get_running_loop()
+            predictions = await before(until, loop.run_in_executor(self._threads, runtime.predict, rows))
         for value in predictions:
             if not (math.isfinite(value) if isinstance(value, float) else all(map(math.isfinite, value))):
                 raise ValueError(f"it gave {value}, which is not finite")
@@ -243,7 +263,7 @@ class Invocations:
 
 
 def _failure(version: LoadedVersion, error: Exception) -> RelevoError:
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | DeadlineExceeded):
         return error
     text = str(error)
     short = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from functools import partial
+from time import perf_counter
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +18,7 @@ from relevo.platform.clock import MAX_AHEAD
 from relevo.predictions.labels import Label, LabelIntake, LabelResult
 from relevo.runtimes.model import Signature
 from relevo.serving.counters import Tallies
+from relevo.serving.deadlines import before
 from relevo.serving.live import LiveEndpoint
 from relevo.serving.model import LabelCounters
 
@@ -47,7 +49,6 @@ class Labelling:
         thread: Where its calls block.
         tallies: This worker's counters.
         event_now: Reads an endpoint's event time anew.
-        max_labels: Labels that one request may bring.
     """
 
     def __init__(
@@ -56,13 +57,11 @@ class Labelling:
         thread: Executor,
         tallies: Tallies,
         event_now: Callable[[LiveEndpoint], Awaitable[datetime]],
-        max_labels: int,
     ) -> None:
         self._intake = intake
         self._thread = thread
         self._tallies = tallies
         self._event_now = event_now
-        self._max_labels = max_labels
 
     async def record(self, endpoint: LiveEndpoint, body: bytes) -> tuple[int, bytes]:
         """The status and the body that say what became of the labels: 409 with a conflict, 400 with an unknown id.
@@ -73,10 +72,11 @@ class Labelling:
             Invalid: The body is wrong; nothing is stored.
             TooLarge: It brings too many labels.
             Unavailable: The label database does not take them.
+            DeadlineExceeded: It took longer than the endpoint's time; the labels may be stored all the same.
         """
         request = _parse(body)
-        if len(request.labels) > self._max_labels:
-            raise TooLarge(f"A request brings at most {self._max_labels:,} labels, got {len(request.labels):,}.")
+        if len(request.labels) > endpoint.limits.rows:
+            raise TooLarge(f"A request brings at most {endpoint.limits.rows:,} labels, got {len(request.labels):,}.")
         champion = endpoint.champion()
         signature = None if champion is None else champion.signature
         now = endpoint.now()
@@ -88,7 +88,8 @@ class Labelling:
         loop = asyncio.get_running_loop()
         record = partial(self._intake.record, endpoint.name, endpoint.number, labels, correct=request.correct)
         try:
-            result = await loop.run_in_executor(self._thread, record)
+            until = perf_counter() + endpoint.timeout_seconds
+            result = await before(until, loop.run_in_executor(self._thread, record))
         except SQLAlchemyError as error:
             logger.exception("labels of %s cannot be stored", endpoint.name)
             raise Unavailable("The labels could not be stored, none of them; send them again later.") from error

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 
 from relevo.errors import NotFound, Unavailable, nearest
 from relevo.serving.counters import Tallies
-from relevo.serving.model import Arm, Endpoint, Placement, Route
+from relevo.serving.limits import Limits
+from relevo.serving.model import Arm, Endpoint, EndpointSettings, Placement, Route
 from relevo.serving.policy import bounds
 from relevo.serving.splitting import next_in_turn, place_of
 from relevo.serving.versions import LoadedVersion
@@ -40,13 +41,17 @@ class LiveEndpoint:
     """One endpoint in this worker. Belongs to the event loop.
 
     Attributes:
+        settings: How its contract wants requests treated.
+        limits: What its requests may take: those of the gateway, but for what the contract declares.
+        concurrency: How many of them may be in flight, when the contract declares it.
         sole: The version that every request goes to, when there is no other arm to choose or to fall back on.
     """
 
-    def __init__(self, endpoint: Endpoint, secret: bytes) -> None:
+    def __init__(self, endpoint: Endpoint, secret: bytes, limits: Limits) -> None:
         self.name = endpoint.name
         self.number = endpoint.number
-        self.settings = endpoint.settings
+        self._worker_limits = limits
+        self.adopt(endpoint.settings)
         self.replayed_at: datetime | None = None
         self.versions: dict[int, LoadedVersion] = {}
         self.states: dict[int, str] = {}
@@ -63,9 +68,21 @@ class LiveEndpoint:
         """Whether an answer waits until it is on the disk."""
         return self.settings.log == "durable"
 
+    def adopt(self, settings: EndpointSettings) -> None:
+        """Treat requests as the contract says now."""
+        self.settings = settings
+        self.limits = self._worker_limits.of_endpoint(settings.limits)
+        self.timeout_seconds = self.limits.timeout_ms / 1000
+        self.concurrency = settings.limits.concurrency
+
     def now(self) -> datetime:
         """Event time, as far as this worker has read it."""
         return self.replayed_at or datetime.now(UTC)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests its versions work on."""
+        return sum(version.uses for version in self.versions.values())
 
     def choose(self) -> LoadedVersion:
         """The version for the next request; the arms of a split take turns by their shares.
@@ -188,15 +205,17 @@ class LiveEndpoints:
     Args:
         tallies: Count what the versions answer.
         secret: The installation's key, by which keys find their arm of a split.
+        limits: What requests may take where an endpoint declares nothing else.
 
     Attributes:
         resident: The versions in memory, which take ``memory_bytes`` together.
         has_rested: Whether any version had to leave memory for others.
     """
 
-    def __init__(self, tallies: Tallies, secret: bytes) -> None:
+    def __init__(self, tallies: Tallies, secret: bytes, limits: Limits) -> None:
         self._tallies = tallies
         self._secret = secret
+        self._limits = limits
         self._endpoints: dict[str, LiveEndpoint] = {}
         self._placements: dict[tuple[str, int], Placement] = {}
         self._topology: Topology | None = None
@@ -233,9 +252,9 @@ class LiveEndpoints:
         self._topology = topology = snapshot.topology
         for endpoint in topology.endpoints:
             if endpoint.name not in self._endpoints:
-                self._endpoints[endpoint.name] = LiveEndpoint(endpoint, self._secret)
+                self._endpoints[endpoint.name] = LiveEndpoint(endpoint, self._secret, self._limits)
                 self._endpoints[endpoint.name].replayed_at = snapshot.replays.get(endpoint.name)
-            self._endpoints[endpoint.name].settings = endpoint.settings
+            self._endpoints[endpoint.name].adopt(endpoint.settings)
         missing = self._place(topology.placements)
         for live in self._endpoints.values():
             live.follow(topology.routes.get(live.name))

@@ -14,6 +14,7 @@ from typing import TypeVar
 from relevo.errors import Unavailable
 from relevo.features.online import OnlineStore
 from relevo.features.storage import is_redis
+from relevo.serving.deadlines import before
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class Lookups:
         if self._is_remote:
             OnlineStore(place).close()  # a wrong setting is told at the start
 
-    async def look_up(self, rows: int, ask: Callable[[OnlineStore], T]) -> T:
+    async def look_up(self, rows: int, ask: Callable[[OnlineStore], T], until: float) -> T:
         """What ``ask`` gives, called with a store; ``rows`` says how much it will ask for.
 
         Raises:
+            DeadlineExceeded: It did not come by ``until``.
             LookupFailed: The store cannot be reached.
         """
         failure = self._failure
@@ -63,7 +65,8 @@ class Lookups:
             if self._here is not None and rows < ROWS_FOR_A_THREAD:
                 found = ask(self._here)
             else:
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, self._in_thread, ask)
+                loop = asyncio.get_running_loop()
+                found = await before(until, loop.run_in_executor(self._threads, self._in_thread, ask))
         except Unavailable as error:
             if self._failure is None:
                 logger.error("lookups fail: %s", error.message)

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relevo.serving.heartbeats import total, total_labels
+from relevo.serving.heartbeats import total, total_labels, total_shed
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -26,7 +26,9 @@ def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> byte
         alive: Those of workers that run: what is loaded now.
     """
     registry = CollectorRegistry()
-    registry.register(_Once([*_traffic(reports), *_labels(reports), *_log(reports, alive), *_loaded(alive)]))
+    registry.register(
+        _Once([*_traffic(reports), *_shed(reports), *_labels(reports), *_log(reports, alive), *_loaded(alive)])
+    )
     return generate_latest(registry)
 
 
@@ -83,6 +85,15 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
     yield from (requests, rows, refused, addressed, explained, unlogged, unfilled, unsampled, missed, latency)
+
+
+def _shed(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
+    shed = CounterMetricFamily(
+        "relevo_shed_requests", "Requests sent away with 429 before they waited.", labels=("endpoint", "reason")
+    )
+    for (endpoint, reason), requests in sorted(total_shed(reports).items()):
+        shed.add_metric((endpoint, reason), requests)
+    yield shed
 
 
 def _log(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> Iterator[Metric]:

@@ -17,6 +17,18 @@ LATENCY_EDGES_MS: tuple[float, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointLimits:
+    """What requests to an endpoint may take in one worker, where that is not as the gateway's settings say."""
+
+    body_bytes: int | None = None
+    rows: int | None = None
+    concurrency: int | None = None
+    timeout_ms: int | None = None
+    queue_ms: int | None = None
+    process_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointSettings:
     """How every gateway worker treats an endpoint's requests, as the contract of the live version says.
 
@@ -27,6 +39,7 @@ class EndpointSettings:
     log_sample: float = 1.0  # share of the answered rows that is logged
     log_when_full: WhenLogFull = "refuse"
     sticky: str | None = None
+    limits: EndpointLimits = EndpointLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,8 @@ class Heartbeat:
 
     ``loaded`` maps endpoint and version to ``ready``, ``loading``, ``failed: why``, or for a minute after it has left
     memory ``resting``; ``resting`` counts all of those. ``revisions`` maps an endpoint to the route revision that this
-    worker answers by. Counters are those of this boot alone.
+    worker answers by. ``shed`` counts the requests that were sent away by endpoint (empty: before it was known) and
+    reason. Counters are those of this boot alone.
     """
 
     worker: int
@@ -164,6 +178,7 @@ class Heartbeat:
     revisions: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[int, Counters]] = field(default_factory=dict)
     labels: dict[str, LabelCounters] = field(default_factory=dict)
+    shed: dict[str, dict[str, int]] = field(default_factory=dict)
     resting: int = 0
     memory_bytes: int = 0
     budget_bytes: int = 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from itertools import accumulate
 from typing import Any, TypeVar
 
 from relevo.contract.model import Contract
 from relevo.errors import Invalid
-from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointSettings, LabelCounters
+from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointLimits, EndpointSettings, LabelCounters
 
 Counts = TypeVar("Counts", Counters, LabelCounters)
 
@@ -23,6 +23,7 @@ def settings_of(contract: Contract) -> EndpointSettings:
         log_sample=contract.log.sample,
         log_when_full=contract.log.when_full,
         sticky=contract.release.canary.sticky,
+        limits=EndpointLimits(**asdict(contract.serving.limits)),
     )
 
 

@@ -168,6 +168,11 @@ class LoadedVersion:
             self.used_at = now
 
     @property
+    def uses(self) -> int:
+        """How many requests wait for it."""
+        return self._uses
+
+    @property
     def is_held(self) -> bool:
         """Whether a request waits for it."""
         return self._uses > 0

@@ -37,18 +37,19 @@ from relevo.predictions.labels import LabelIntake
 from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
-from relevo.serving.calls import Limits
 from relevo.serving.counters import Tallies
 from relevo.serving.explaining import Explanations
 from relevo.serving.gateway import Gateway
 from relevo.serving.inputs import Inputs
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
+from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
+from relevo.serving.shedding import Shedding
 from relevo.serving.versions import LoadedVersion
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
@@ -103,8 +104,9 @@ class Worker:
         self._limits = limits
         self._boot = new_boot()
         self._tallies = Tallies()
+        self._shedding = Shedding()
         self._key = load_key(settings.folder("keys"))
-        self._endpoints = LiveEndpoints(self._tallies, self._key)
+        self._endpoints = LiveEndpoints(self._tallies, self._key, limits)
         self._reports = settings.folder("gateway")
         self._state = State(settings.state_database)
         self._watch = StateWatch(self._state, EventClock(self._state), Identity(self._state))
@@ -128,7 +130,7 @@ class Worker:
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), self._key)
         lookups = Lookups(self._settings.online_store)
-        inputs = Inputs(lookups, self._predicting, self._event_now, self._limits.rows)
+        inputs = Inputs(lookups, self._predicting, self._event_now)
         self._recording = Recording(Log(durable, buffered, self._key, self._boot))
         gateway = Gateway(
             self._number,
@@ -138,12 +140,14 @@ class Worker:
                 self._recording,
                 self._predicting,
                 self._residency.wake,
+                self._shedding,
             ),
             Explanations(inputs, self._explaining),
-            Labelling(intake, self._writing, self._tallies, self._event_now, self._limits.rows),
+            Labelling(intake, self._writing, self._tallies, self._event_now),
             self._read_tokens,
             self._read_metrics,
             self._limits,
+            self._shedding,
         )
         await self._start(gateway)
         server = Server(_uvicorn(gateway), gateway)
@@ -238,6 +242,7 @@ class Worker:
             revisions={one.name: one.route.revision for one in self._endpoints if one.route is not None},
             counters=self._tallies.versions(),
             labels=self._tallies.labels(),
+            shed=self._shedding.counts(),
             resting=resting,
             memory_bytes=self._endpoints.memory_bytes,
             budget_bytes=self._residency.budget_bytes,
@@ -321,7 +326,7 @@ def main() -> None:
     import uvloop
 
     async def serve() -> None:
-        await Worker(settings, arguments.worker, Limits()).run(socket.socket(fileno=arguments.fd))
+        await Worker(settings, arguments.worker, Limits.of(settings)).run(socket.socket(fileno=arguments.fd))
 
     uvloop.run(serve())
 
