@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from relevo.errors import Conflict, Invalid, NotAllowed, NotAuthenticated, NotFound
-from relevo.identity.model import RELEVO, Permission, Principal, Role
+from relevo.identity.model import RELEVO, Accepted, Permission, Principal, Role
 from relevo.identity.policy import token_digest
 from relevo.identity.service import LAST_USED_STEP, SESSION_LIFETIME, Identity
 from relevo.ledger.service import Ledger
@@ -209,9 +209,29 @@ def test_active_tokens_serve_the_gateways_cache(state: State, identity: Identity
     expires_at = wall.now + timedelta(days=1)
     token = make(state, identity, "shop", Role.APPLICATION, expires_at)
     assert identity.active_tokens() == {
-        token_digest(admin_token): (Principal("admin", Role.ADMIN), None),
-        token_digest(token): (Principal("shop", Role.APPLICATION), expires_at),
+        token_digest(admin_token): Accepted(Principal("admin", Role.ADMIN), None),
+        token_digest(token): Accepted(Principal("shop", Role.APPLICATION), expires_at),
     }
+
+
+@pytest.mark.parametrize(
+    ("rate", "kept"), [("100/s", "100/s"), ("30/minute", "30/min"), (" 007 / h ", "7/h"), ("1/m", "1/min")]
+)
+def test_a_token_keeps_its_rate_in_one_spelling(
+    state: State, identity: Identity, admin_token: str, rate: str, kept: str
+) -> None:
+    with state.transaction() as tx:
+        identity.create_principal(tx, "shop", Role.APPLICATION)
+        token = identity.create_token(tx, "shop", Role.APPLICATION, note="", rate=rate)
+    assert identity.active_tokens()[token_digest(token)].rate == kept
+    assert {one.principal: one.rate for one in identity.tokens()} == {"admin": None, "shop": kept}
+
+
+@pytest.mark.parametrize("rate", ["", "0/s", "100", "-1/s", "1.5/s", "1/day", "1/s\n1/s", "٣/s", "9999999999/s"])
+def test_what_is_no_rate_is_refused(state: State, identity: Identity, admin_token: str, rate: str) -> None:
+    with state.transaction() as tx, pytest.raises(Invalid, match="such as 100/s") as refused:
+        identity.create_token(tx, "admin", Role.ADMIN, note="", rate=rate)
+    assert refused.value.field == "rate"
 
 
 def test_every_change_is_in_the_ledger(state: State, identity: Identity, admin_token: str) -> None:

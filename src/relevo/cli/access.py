@@ -23,10 +23,13 @@ def create_token(
     role: Annotated[Role | None, typer.Option(help="Narrows the principal's role.")] = None,
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never when left out.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests that the gateway takes from it, such as 100/s or 30/min.")
+    ] = None,
 ) -> None:
     """Make a token; it is shown once."""
     expires_at = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat()
-    body = {"principal": principal, "role": role, "note": note, "expires_at": expires_at}
+    body = {"principal": principal, "role": role, "note": note, "expires_at": expires_at, "rate": rate}
     answer = Client.from_settings().post("/api/tokens", body)
     say(answer["token"])
 
@@ -45,11 +48,12 @@ def list_tokens(
     now = datetime.now(UTC)
     found = Client.from_settings().get("/api/tokens")
     rows = [
-        [one["id"], one["principal"], one["role"], one["note"], moment(one["created_at"]), moment(one["expires_at"]),
+        [one["id"], one["principal"], one["role"], one["note"], one["rate"] or "",
+         moment(one["created_at"]), moment(one["expires_at"]),
          moment(one["last_used_at"]), _standing(one, now)]
         for one in found if every or not _standing(one, now)
     ]  # fmt: skip
-    table(["id", "principal", "role", "note", "created", "expires", "last used", ""], rows, empty="No token.")
+    table(["id", "principal", "role", "note", "rate", "created", "expires", "last used", ""], rows, empty="No token.")
     if len(rows) < len(found):
         say(f"{len(found) - len(rows)} more work no longer: relevo token list --all", "dim")
 

@@ -120,6 +120,7 @@ class NewToken(BaseModel, extra="forbid"):
     role: Role | None = None
     note: str = Field(default="", max_length=256)
     expires_at: AwareDatetime | None = None
+    rate: str | None = Field(default=None, max_length=32)
 
 
 @router.get("/api/principals")
@@ -154,7 +155,9 @@ def create_token(request: Request, body: NewToken, actor: Administrator) -> dict
     identity = _identity(request)
     role = body.role or _role_of(identity, body.principal)
     with _state(request).transaction() as tx:
-        token = identity.create_token(tx, body.principal, role, note=body.note, expires_at=body.expires_at, actor=actor)
+        token = identity.create_token(
+            tx, body.principal, role, note=body.note, expires_at=body.expires_at, rate=body.rate, actor=actor
+        )
     return {"id": identity.token_id(token), "principal": body.principal, "role": role.value, "token": token}
 
 

@@ -90,7 +90,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token; the token itself is not kept. ``id`` names it in lists and when it is revoked."""
+    """What is known of a token; the token itself is not kept. ``id`` names it in lists and when it is revoked.
+
+    ``rate`` bounds its requests to the gateway, such as ``100/s``; None: nothing does.
+    """
 
     id: str
     principal: str
@@ -101,7 +104,17 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    rate: str | None = None
 
     def is_active(self, now: datetime) -> bool:
         """Whether it is neither revoked nor expired at wall time ``now``."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the gateway needs of a token that is accepted."""
+
+    principal: Principal
+    expires_at: datetime | None
+    rate: str | None = None

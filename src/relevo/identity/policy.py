@@ -14,6 +14,9 @@ from relevo.errors import Invalid, NotAllowed
 from relevo.identity.model import PERMISSIONS, RELEVO, Account, Principal, Role
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,127}")
+_RATE = re.compile(r"\s*(\d{1,9})\s*/\s*(s|second|m|min|minute|h|hour)\s*", re.ASCII)
+_SPELT = {"s": "s", "second": "s", "m": "min", "min": "min", "minute": "min", "h": "h", "hour": "h"}
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 def new_token() -> str:
@@ -85,6 +88,33 @@ def check_expiry(expires_at: datetime, now: datetime) -> None:
         raise Invalid(
             f"expires_at is a time to come before the year 9999, got {expires_at.isoformat()}", field="expires_at"
         )
+
+
+def plain_rate(rate: str) -> str:
+    """A rate in its one spelling.
+
+    Raises:
+        Invalid: With what a rate may be.
+
+    >>> plain_rate("100/s"), plain_rate(" 30 / minute")
+    ('100/s', '30/min')
+    """
+    found = _RATE.fullmatch(rate)
+    if found is None or int(found[1]) == 0:
+        raise Invalid(
+            f"a rate is a whole number of requests by s, min or h, such as 100/s; got {rate[:40]!r}", field="rate"
+        )
+    return f"{int(found[1])}/{_SPELT[found[2]]}"
+
+
+def requests_and_seconds(rate: str) -> tuple[int, int]:
+    """What a plain rate says.
+
+    >>> requests_and_seconds("30/min")
+    (30, 60)
+    """
+    requests, _, span = rate.partition("/")
+    return int(requests), _SECONDS[span]
 
 
 def check_token_role(account: Account, role: Role, actor: Principal) -> None:

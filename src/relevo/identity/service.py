@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from relevo.errors import Conflict, Invalid, NotAuthenticated, NotFound
 from relevo.identity import policy, store
-from relevo.identity.model import RELEVO, Account, Principal, Role, Token
+from relevo.identity.model import RELEVO, Accepted, Account, Principal, Role, Token
 from relevo.ledger.service import Ledger
 from relevo.platform.clock import utc_now
 from relevo.platform.state import State, Transaction
@@ -85,16 +85,18 @@ class Identity:
         *,
         note: str,
         expires_at: datetime | None = None,
+        rate: str | None = None,
         actor: Principal = RELEVO,
     ) -> str:
         """Make a token and return it; it cannot be read again. ``role`` may narrow the principal's, not widen it.
 
-        For ``relevo`` itself only tokens of runs and load tests can be made.
+        ``rate`` bounds its requests to the gateway, such as ``100/s`` or ``30/min``. For ``relevo`` itself only tokens
+        of runs and load tests can be made.
 
         Raises:
             NotFound: When there is no such principal, or it is disabled.
             NotAllowed: When the role holds what the principal's lacks.
-            Invalid: When the token would have expired already, or the note is not one short line.
+            Invalid: When the token would have expired already, the note is not one short line, or the rate is none.
         """
         now = self._wall()
         if principal_name == RELEVO.name:
@@ -106,11 +108,12 @@ class Identity:
         if expires_at is not None:
             policy.check_expiry(expires_at, now)
         policy.check_note(note)
+        rate = None if rate is None else policy.plain_rate(rate)
         secret = policy.new_token()
         digest = policy.token_digest(secret)
-        token = Token(digest[:12], principal_name, role, note, now, actor.name, expires_at, None, None)
+        token = Token(digest[:12], principal_name, role, note, now, actor.name, expires_at, None, None, rate)
         store.insert_token(tx, token, digest)
-        facts = {"role": role.value, "note": note, "expires_at": expires_at}
+        facts = {"role": role.value, "note": note, "expires_at": expires_at, "rate": rate}
         subject = f"token/{principal_name}/{token.id}"
         self._ledger.append(tx, actor=actor, action="token created", subject=subject, facts=facts)
         return secret
@@ -156,13 +159,15 @@ class Identity:
         self._note_use(stored.token)
         return principal
 
-    def active_tokens(self) -> dict[str, tuple[Principal, datetime | None]]:
-        """SHA-256 of every token that is accepted now -> its principal and when it expires, for the gateway's cache."""
+    def active_tokens(self) -> dict[str, Accepted]:
+        """SHA-256 of every token that is accepted now -> what the gateway needs of it."""
         now = self._wall()
         with self._state.read() as tx:
             stored = store.all_tokens(tx)
         return {
-            each.digest: (Principal(each.token.principal, each.token.role), each.token.expires_at)
+            each.digest: Accepted(
+                Principal(each.token.principal, each.token.role), each.token.expires_at, each.token.rate
+            )
             for each in stored
             if each.token.is_active(now) and not each.is_disabled
         }

@@ -35,6 +35,7 @@ tokens = sa.Table(
     sa.Column("expires_at", UtcDateTime),
     sa.Column("revoked_at", UtcDateTime),
     sa.Column("last_used_at", UtcDateTime),
+    sa.Column("rate", sa.String(32)),
 )
 
 sessions = sa.Table(

@@ -36,6 +36,7 @@ from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.rates import Rates
 from relevo.serving.shedding import NO_ENDPOINT, Shedding
 from relevo.serving.watch import Tokens
 
@@ -66,6 +67,7 @@ class Gateway:
         read_tokens: Reads the accepted tokens anew.
         read_metrics: The metrics text over all workers.
         limits: Past these, requests are refused.
+        rates: What the tokens with a rate have left.
         shedding: Counts those that are sent away.
 
     Attributes:
@@ -82,6 +84,7 @@ class Gateway:
         read_tokens: Callable[[], Awaitable[Tokens]],
         read_metrics: Callable[[], Awaitable[bytes]],
         limits: Limits,
+        rates: Rates,
         shedding: Shedding,
     ) -> None:
         self._worker = worker
@@ -89,7 +92,7 @@ class Gateway:
         self._invocations = invocations
         self._explanations = explanations
         self._labelling = labelling
-        self._callers = Callers(read_tokens)
+        self._callers = Callers(read_tokens, rates, shedding)
         self._read_metrics = read_metrics
         self._limits = limits
         self._shedding = shedding

@@ -11,7 +11,6 @@ Shed = dict[str, dict[str, int]]
 
 #: The worker's own, for requests that are refused before their endpoint is known.
 NO_ENDPOINT = ""
-_LONGEST_RETRY_SECONDS = 60
 
 
 class Shedding:
@@ -32,9 +31,9 @@ class Shedding:
 
 
 def whole_seconds(seconds: float) -> int:
-    """As ``Retry-After`` has it: from 1 to 60, rounded up.
+    """As ``Retry-After`` has it: 1 or more, rounded up.
 
-    >>> whole_seconds(0.02), whole_seconds(2.1), whole_seconds(1e9)
-    (1, 3, 60)
+    >>> whole_seconds(0.02), whole_seconds(2.1)
+    (1, 3)
     """
-    return max(1, min(math.ceil(seconds), _LONGEST_RETRY_SECONDS))
+    return max(1, math.ceil(seconds))

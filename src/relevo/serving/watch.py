@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from relevo.identity.model import Principal
+from relevo.identity.model import Accepted
 from relevo.identity.service import Identity
 from relevo.platform.clock import EventClock
 from relevo.platform.state import State
 from relevo.serving import store
 from relevo.serving.model import Endpoint, Placement, Route
 
-#: SHA-256 of a token in hex -> whose it is, and when it expires.
-Tokens = dict[str, tuple[Principal, datetime | None]]
+#: SHA-256 of a token in hex -> whose it is, when it expires, and how much it may ask.
+Tokens = dict[str, Accepted]
 
 #: Seconds after which everything is read again, changed or not.
 READ_ANYWAY_SECONDS = 1.0

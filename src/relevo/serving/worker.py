@@ -47,6 +47,7 @@ from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
+from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
 from relevo.serving.shedding import Shedding
@@ -147,6 +148,7 @@ class Worker:
             self._read_tokens,
             self._read_metrics,
             self._limits,
+            Rates(self._settings.gateway_workers),
             self._shedding,
         )
         await self._start(gateway)
