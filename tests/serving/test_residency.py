@@ -111,6 +111,7 @@ def test_a_split_stays_in_memory_and_what_is_newly_placed_is_loaded(small: Home)
     with small.state.transaction() as tx:
         _route(small, tx, split, (1, 50), (2, 50))
     small.eventually(lambda: _beat(small).revisions[split] == 2)
+    small.eventually(lambda: {(split, 1), (split, 2)} <= _ready(small))
     with small.client() as client:
         for name in others:
             assert _ask(client, name).status_code == 200

@@ -29,12 +29,13 @@ def example_rows(path: Path, signature: Signature) -> list[list[object]]:
         return []
     if not isinstance(example, dict) or not isinstance(example.get("columns"), list):
         return []
-    decode, rows = build_decoder(signature), []
+    decode = build_decoder(signature)
+    rows: list[list[object]] = []
     for data in example.get("data", ()):
         values = dict(zip(example["columns"], data, strict=False))
         record = {column.name: _requested(values.get(column.name), column) for column in signature.inputs}
         try:
-            rows += decode(json.dumps({"dataframe_records": [record]}).encode()).rows
+            rows += map(list, decode(json.dumps({"dataframe_records": [record]}).encode()).rows)
         except Invalid:
             continue  # a row of an example may hold what no request can
     return rows

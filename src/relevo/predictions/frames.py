@@ -50,7 +50,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
     asked_at_us: list[int]
     ids: list[str]
     layout: msgspec.Raw
-    inputs: list[list[Any]]
+    inputs: Sequence[Sequence[Any]]
     keys: list[list[Any]]
     predictions: Sequence[float | Sequence[float]]
     materialised_through_us: int | None = None

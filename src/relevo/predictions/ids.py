@@ -31,6 +31,8 @@ _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _UNSAMPLED = 1 << 39
 _TAG_RANGE = 1 << 32
+#: Ids of one endpoint that are made ahead; in a loop each costs a fifth of what it costs alone, between other work.
+_MOST_AHEAD = 64
 
 #: The sequence's first bit is the third of the six in this character of an id.
 UNSAMPLED_PLACE = 17
@@ -98,7 +100,8 @@ def _create_key(path: Path) -> None:
 class Issuer:
     """Issues the ids of one endpoint in one worker boot. Not thread-safe: it belongs to the event loop.
 
-    Two issuers of the same endpoint and boot would repeat ids, so a worker keeps one for each endpoint.
+    Two issuers of the same endpoint and boot would repeat ids, so a worker keeps one for each endpoint. Single ids are
+    made ahead, in one loop for many requests of the same hour; those that are left when it ends are never issued.
 
     Args:
         key: 32 bytes, from `load_key`.
@@ -112,7 +115,10 @@ class Issuer:
         self._boot = boot.to_bytes(8, "big")
         self._sequence = 0
         self._hour: int | None = None
+        self._sample = 1.0
         self._head = b""
+        self._ahead: list[str] = []
+        self._n_ahead = 1
 
     def issue(self, event_at_us: int, n: int, sample: float = 1.0) -> list[str]:
         """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970).
@@ -120,14 +126,27 @@ class Issuer:
         ``sample`` is the share of them that the log keeps; the others say that it does not.
         """
         hour = event_at_us // _HOUR_US
-        if hour != self._hour:
-            kept = min(max(hour, -_LAST_HOUR), _LAST_HOUR)
-            self._head = self._endpoint + kept.to_bytes(3, "big", signed=True) + self._boot
-            self._hour = hour
-        head, tagger, encode = self._head, self._tagger, binascii.b2a_base64
+        if hour != self._hour or sample != self._sample:
+            self._begin(hour, sample)
+        if n != 1:
+            return self._make(n)
+        if not self._ahead:
+            self._n_ahead = min(2 * self._n_ahead, _MOST_AHEAD)
+            self._ahead = self._make(self._n_ahead)
+            self._ahead.reverse()
+        return [self._ahead.pop()]
+
+    def _begin(self, hour: int, sample: float) -> None:
+        kept = min(max(hour, -_LAST_HOUR), _LAST_HOUR)
+        self._head = self._endpoint + kept.to_bytes(3, "big", signed=True) + self._boot
+        self._hour, self._sample = hour, sample
+        self._ahead, self._n_ahead = [], 1
+
+    def _make(self, n: int) -> list[str]:
+        head, tagger, sample = self._head, self._tagger, self._sample
         first = self._sequence
         self._sequence = first + n
-        ids = []
+        parts: list[bytes] = []
         for sequence in range(first, first + n):
             body = head + sequence.to_bytes(5, "big")
             tag = tagger.copy()
@@ -138,8 +157,10 @@ class Issuer:
                 tag = tagger.copy()
                 tag.update(body)
                 digest = tag.digest()
-            ids.append(encode(body + digest, newline=False).translate(_TO_URL).decode("ascii"))
-        return ids
+            parts += body, digest
+        # 27 bytes are 36 characters without padding, so that all can be encoded in one go.
+        text = binascii.b2a_base64(b"".join(parts), newline=False).translate(_TO_URL).decode("ascii")
+        return [text[start : start + ID_LENGTH] for start in range(0, n * ID_LENGTH, ID_LENGTH)]
 
 
 def verify(key: bytes, prediction_id: str) -> IssuedId:

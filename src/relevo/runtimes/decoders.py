@@ -36,22 +36,24 @@ class Decoded(msgspec.Struct, frozen=True):  # a Struct, since a frozen dataclas
 
     Attributes:
         rows: Values ``(n_rows, n_inputs)`` in the signature's order; None is null. Times are aware UTC. Inputs that a
-            feature view or a transform fills and the caller did not send are None.
+            feature view or a transform fills and the caller did not send are None, and each row is then a list.
         sent: The input columns that the caller sent.
         keys: Per row the columns of ``signature.keys``, and only those; key columns that are also inputs stand in rows.
-        asked_at: Per row the asked time, None where the caller gave none.
+        asked_at: Per row the asked time, None where the caller gave null; None when the request has no such column.
         request_id: The caller's own id of the request.
     """
 
-    rows: list[list[object]]
+    rows: Sequence[Sequence[object]]
     sent: frozenset[str]
     keys: list[dict[str, object]]
-    asked_at: list[datetime | None]
+    asked_at: list[datetime | None] | None
     request_id: str | None
 
 
 Decoder = Callable[[bytes], Decoded]
 
+#: Rows of values in the order in which they came, to rows of inputs.
+_Pick = Callable[[list[tuple[Any, ...]]], Sequence[Sequence[object]]]
 #: Rows of values, in whatever order they came, to the parts of a ``Decoded``.
 _Arrange = Callable[[list[tuple[Any, ...]], str | None], Decoded]
 
@@ -196,23 +198,23 @@ def _arrangement(layout: requests.Layout, columns: tuple[str, ...]) -> _Arrange:
     return partial(_arrange, pick, keys, place.get(layout.signature.at or ""), times, frozenset(inputs) & set(columns))
 
 
-def _picker(places: list[int], width: int) -> Callable[[tuple[Any, ...]], list[object]]:
-    """Takes the values at ``places`` (-1: None) from a row of ``width`` values."""
+def _picker(places: list[int], width: int) -> _Pick:
+    """Takes the values at ``places`` (-1: None, for a list that will be filled) from rows of ``width`` values."""
     if places == list(range(width)):
-        return list
+        return lambda rows: rows
     if not places:
-        return lambda row: []
+        return lambda rows: [[] for _ in rows]
     if len(places) == 1:
         only = places[0]
-        return lambda row: [None if only < 0 else row[only]]
+        return lambda rows: [[None if only < 0 else row[only]] for row in rows]
     get = itemgetter(*places)
     if -1 in places:
-        return lambda row: list(get((*row, None)))
-    return lambda row: list(get(row))
+        return lambda rows: [list(get((*row, None))) for row in rows]
+    return lambda rows: list(map(get, rows))
 
 
 def _arrange(
-    pick: Callable[[tuple[Any, ...]], list[object]],
+    pick: _Pick,
     keys: list[tuple[str, int]],
     at: int | None,
     times: list[int],
@@ -227,8 +229,8 @@ def _arrange(
     key_rows: list[dict[str, object]] = (
         [{name: None if i < 0 else row[i] for name, i in keys} for row in rows] if keys else [{}] * len(rows)
     )
-    asked_at = [None] * len(rows) if at is None else [row[at] for row in rows]
-    return Decoded([pick(row) for row in rows], sent, key_rows, asked_at, request_id)
+    asked_at = None if at is None else [row[at] for row in rows]
+    return Decoded(pick(rows), sent, key_rows, asked_at, request_id)
 
 
 def _in_utc(row: tuple[Any, ...], times: list[int]) -> tuple[Any, ...]:

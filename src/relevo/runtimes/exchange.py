@@ -20,7 +20,7 @@ _JSON = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, gc=False):
     """A request's body as it came, and what its headers say of it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     prediction_ids: list[str]
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """An answer as it goes out. ``headers`` come beside the type and the length of the body."""
 
     body: bytes

@@ -1,6 +1,7 @@
 """The linear runtime: a linear or logistic model with its preparation, as float64 arithmetic in plain Python.
 
-For a row of a dozen values a loop over floats takes 2 us, where one numpy call costs as much by itself.
+For a row of a dozen values a loop over floats takes 2 us, where one numpy call costs as much by itself. Many rows are
+answered column by column.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter, mul, sub
+from operator import add, itemgetter, mul, sub
 from typing import Any
 
 import msgspec
@@ -16,6 +17,9 @@ import msgspec
 from relevo.errors import Invalid
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.model import Link, Signature
+
+#: From so many rows on they are answered column by column.
+_COLUMNS_FROM = 4
 
 #: Name of the runtime's file in a bundle.
 FILE = "runtime/linear.json"
@@ -98,9 +102,10 @@ class LinearRuntime:
         """
         if self._model.link is Link.SOFTMAX:
             return [_softmax(self._scores(row)) for row in rows]
+        scores = self._by_column(rows) if len(rows) >= _COLUMNS_FROM else [self._score(row) for row in rows]
         if self._model.link is Link.LOGISTIC:
-            return [_logistic(self._score(row)) for row in rows]
-        return [self._score(row) for row in rows]
+            return [_logistic(score) for score in scores]
+        return scores
 
     def explain(self, rows: Sequence[Sequence[object]]) -> Explanation:
         """A number adds its weight times its distance from the center that the model was given; a value its weight."""
@@ -130,6 +135,25 @@ class LinearRuntime:
                 raise self._refusal(column, row)
             total += weight
         return total
+
+    def _by_column(self, rows: Sequence[Sequence[Any]]) -> list[float]:
+        """As ``_score``, number for number, for many rows in half the time."""
+        columns = list(zip(*rows, strict=True))
+        totals = [self._model.intercept[0]] * len(rows)
+        for number, slope in zip(self._model.numbers, self._slopes, strict=True):
+            values: Sequence[Any] = columns[number.column]
+            if None in values:
+                if number.fill is None:
+                    raise self._refusal(number.column, rows[values.index(None)])
+                values = [number.fill if value is None else value for value in values]
+            center = number.center
+            totals = [total + (value - center) * slope for total, value in zip(totals, values, strict=True)]
+        for column, table, unknown in self._single_tables:
+            weights = [table.get(value, unknown) for value in columns[column]]
+            if None in weights:
+                raise self._refusal(column, rows[weights.index(None)])
+            totals = list(map(add, totals, weights))
+        return totals
 
     def _filled(self, numbers: Sequence[Any], row: Sequence[object]) -> list[Any]:
         filled = [fill if value is None else value for value, fill in zip(numbers, self._fills, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,10 @@ from relevo.runtimes.model import CATEGORIES_FILE, Categories, Link, Signature, 
 ISOLATED = "isolated"
 #: Rows with the answers of the original.
 PROBE_FILE = "runtime/probe.json"
+
+#: A call that takes longer holds up the other requests of an event loop, and is better made in a thread.
+_IMMEDIATE_SECONDS = 0.002
+_TRIES = 5
 
 Predictions = list[float] | list[list[float]]
 
@@ -76,6 +81,7 @@ class LoadedRuntime:
 
     Attributes:
         is_blocking: Whether ``predict`` waits for another process; then ``predict_async`` is there for an event loop.
+        immediate_rows: So many rows are answered fast enough to be asked on an event loop; ``probe`` finds out.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class LoadedRuntime:
         self.signature = signature
         self.predict = runtime.predict
         self.is_blocking = isinstance(runtime, IsolatedRuntime)
+        self.immediate_rows = 0
         self._runtime = runtime
         self._probe = probe
         self._make_explainer = explainer
@@ -121,7 +128,20 @@ class LoadedRuntime:
         Raises:
             Corrupted: An answer is not the one that was sealed with the version.
         """
-        return check_probe(self._runtime.predict, self._probe, self.signature)
+        n_rows = check_probe(self._runtime.predict, self._probe, self.signature)
+        if n_rows and not self.is_blocking:
+            self.immediate_rows = int(_IMMEDIATE_SECONDS / self._row_seconds())
+        return n_rows
+
+    def _row_seconds(self) -> float:
+        """What a row of many takes; the best of a few tries, since others may have the processor."""
+        rows = [timed(row, self.signature) for row in self._probe.rows]
+        times = []
+        for _ in range(_TRIES):
+            began = time.perf_counter()
+            self._runtime.predict(rows)
+            times.append(time.perf_counter() - began)
+        return min(times) / len(rows)
 
     @property
     def sample(self) -> list[list[Any]]:

@@ -40,7 +40,7 @@ class WrongType(RelevoError):
     exit_status = 2
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """One request to a route: who asks, for which endpoint, with which headers and body to come."""
 
     principal: Principal

@@ -7,6 +7,7 @@ acts on, and gets no label.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from time import perf_counter
 
@@ -79,7 +80,7 @@ class Explanations:
         return Reply(_encode(_answer(version, *found)))
 
 
-def _explained(version: LoadedVersion, rows: list[list[object]]) -> tuple[Predictions, Explanation]:
+def _explained(version: LoadedVersion, rows: Sequence[Sequence[object]]) -> tuple[Predictions, Explanation]:
     try:
         return version.runtime.predict(rows), version.runtime.explain(rows)
     except RelevoError:

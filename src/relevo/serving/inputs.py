@@ -22,7 +22,7 @@ from relevo.serving.versions import LoadedVersion
 ROWS_FOR_A_THREAD = 64
 
 #: The same for a body that is to be read.
-BYTES_FOR_A_THREAD = 32_768
+BYTES_FOR_A_THREAD = 262_144
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -94,14 +94,11 @@ class Inputs:
     def _asked(self, endpoint: LiveEndpoint, request: Decoded) -> list[int] | None:
         """The asked time of each row in microseconds; None when one lies beyond the clock as this worker knows it."""
         now_us = now_us_of(endpoint)
+        if request.asked_at is None:
+            return [now_us] * len(request.rows)
         latest_us = now_us + _AHEAD_US
-        asked_us = []
-        for at in request.asked_at:
-            at_us = now_us if at is None else (at - _EPOCH) // _MICROSECOND
-            if at_us > latest_us:
-                return None
-            asked_us.append(at_us)
-        return asked_us
+        asked_us = [now_us if at is None else (at - _EPOCH) // _MICROSECOND for at in request.asked_at]
+        return None if max(asked_us) > latest_us else asked_us
 
     async def _asked_after_reading_the_clock(
         self, endpoint: LiveEndpoint, version: LoadedVersion, request: Decoded
@@ -115,7 +112,7 @@ class Inputs:
         asked_us = self._asked(endpoint, request)
         if asked_us is not None:
             return asked_us
-        row, at = next((row, at) for row, at in enumerate(request.asked_at) if at and at > now + MAX_AHEAD)
+        row, at = next((row, at) for row, at in enumerate(request.asked_at or ()) if at and at > now + MAX_AHEAD)
         raise Invalid(
             f"Row {row} is asked at {at.isoformat()}, and the event time of {endpoint.name} is {now.isoformat()}; "
             f"at most {MAX_AHEAD.total_seconds():.0f} s ahead are accepted.",

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from itertools import chain
 from time import perf_counter
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailabl
 from relevo.runtimes.decoders import Decoded
 from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
 from relevo.serving.deadlines import DeadlineExceeded, before
-from relevo.serving.inputs import ROWS_FOR_A_THREAD, Inputs
+from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.recording import Recording
@@ -207,7 +208,8 @@ class Invocations:
             ids = self._recording.issue(endpoint, asked_us)
             through_us: int | None = None
             try:
-                through_us = await self._inputs.fill(version, request, asked_us, until)
+                if version.is_filled:
+                    through_us = await self._inputs.fill(version, request, asked_us, until)
                 predictions = await self._predict(version, request.rows, until)
             except LookupFailed as error:  # no fault of the version, and the champion could not answer either
                 tally.unfilled += 1
@@ -246,20 +248,26 @@ class Invocations:
                 tally.addressed += 1
             return reply
 
-    async def _predict(self, version: LoadedVersion, rows: list[list[object]], until: float) -> Predictions:
+    async def _predict(self, version: LoadedVersion, rows: Sequence[Sequence[object]], until: float) -> Predictions:
         """Finite predictions, made where they do not hold up the event loop."""
         runtime = version.runtime
-        if runtime.is_blocking:
-            predictions = await before(until, runtime.predict_async(rows))
-        elif len(rows) < ROWS_FOR_A_THREAD:
+        if len(rows) <= runtime.immediate_rows:
             predictions = runtime.predict(rows)
+        elif runtime.is_blocking:
+            predictions = await before(until, runtime.predict_async(rows))
         else:
             loop = asyncio.get_running_loop()
             predictions = await before(until, loop.run_in_executor(self._threads, runtime.predict, rows))
-        for value in predictions:
-            if not (math.isfinite(value) if isinstance(value, float) else all(map(math.isfinite, value))):
-                raise ValueError(f"it gave {value}, which is not finite")
+        _check_finite(predictions)
         return predictions
+
+
+def _check_finite(predictions: Predictions) -> None:
+    """Raises ValueError when one is not finite."""
+    flat = predictions if isinstance(predictions[0], float) else chain.from_iterable(predictions)
+    if not all(map(math.isfinite, flat)):
+        value = next(one for one in predictions if not all(map(math.isfinite, one if isinstance(one, list) else [one])))
+        raise ValueError(f"it gave {value}, which is not finite")
 
 
 def _failure(version: LoadedVersion, error: Exception) -> RelevoError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,5 +156,5 @@ class Recording:
         return self._log.durable if endpoint.is_durable else self._log.buffered
 
 
-def _at(places: list[int], values: list[Any]) -> list[Any]:
+def _at(places: list[int], values: Sequence[Any]) -> list[Any]:
     return [values[place] for place in places]

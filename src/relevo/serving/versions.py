@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import cast
 
 from relevo.errors import Invalid
 from relevo.features.expressions import Kind
@@ -48,6 +49,7 @@ class LoadedVersion:
     """A verified, probed version in memory. Belongs to the event loop.
 
     Attributes:
+        is_filled: Whether it has inputs that views or transforms fill.
         tally: Counts what it answers; set when it takes its place among the endpoint's versions.
         memory_bytes: What it takes in memory, as ``loader.memory_bytes`` says.
         used_at: When it was last seen to have answered, on the monotonic clock; ``mark`` looks.
@@ -66,6 +68,7 @@ class LoadedVersion:
         "_uses",
         "bundle",
         "endpoint",
+        "is_filled",
         "layout",
         "memory_bytes",
         "runtime",
@@ -95,6 +98,7 @@ class LoadedVersion:
         ]
         self._keys = {name: places[name] for view in self.views for name in view.entity.key if name in places}
         self._transforms = _transforms(manifest, places)
+        self.is_filled = bool(self._fills) or self._transforms is not None
         self._exchanges: dict[Language, Exchange] = {}
         self._fillings: dict[frozenset[str], Filling] = {}
         self._uses = 0
@@ -130,7 +134,7 @@ class LoadedVersion:
     def compute(self, decoded: Decoded, at: list[datetime]) -> None:
         """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row)."""
         if self._transforms is not None:
-            self._transforms.fill(decoded.rows, at, decoded.sent)
+            self._transforms.fill(_to_fill(decoded), at, decoded.sent)
 
     def look_up(self, decoded: Decoded, at: list[datetime], store: OnlineStore) -> datetime | None:
         """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.
@@ -155,7 +159,7 @@ class LoadedVersion:
                 place = found.without_rows[view.name][0]
                 raise _missing(view, place, keys[place], at[place], is_filled=found.materialised_through is not None)
         pairs = [(place, found.names.index(name)) for place, name in fills]
-        for row, values in zip(decoded.rows, found.values, strict=True):
+        for row, values in zip(_to_fill(decoded), found.values, strict=True):
             for place, index in pairs:
                 row[place] = values[index]
         return found.materialised_through
@@ -197,6 +201,11 @@ class LoadedVersion:
         if self._uses == 0 and not self._is_closed:
             self._is_closed = True
             threading.Thread(target=self.runtime.close, name=f"close-{self.endpoint}/{self.version}").start()
+
+
+def _to_fill(decoded: Decoded) -> list[list[object]]:
+    """The rows of a request that did not send every input; as ``Decoded`` says, they are lists."""
+    return cast(list[list[object]], decoded.rows)
 
 
 def _transforms(manifest: Manifest, places: dict[str, int]) -> RowTransforms | None:
