@@ -20,8 +20,9 @@ import pytest
 
 from relevo.contract.model import Task
 from relevo.errors import Corrupted, Invalid, JobFailed, Unavailable
-from relevo.runtimes import isolated
-from relevo.runtimes.isolated import IsolatedRuntime
+from relevo.platform.memory import private_bytes
+from relevo.runtimes import isolated, isolated_process
+from relevo.runtimes.isolated import IsolatedRuntime, ProcessLimits
 from relevo.runtimes.loading import load_runtime
 from relevo.runtimes.model import Column, ColumnType, Signature
 from relevo.runtimes.model_folder import model_files
@@ -50,6 +51,8 @@ def awkward_model() -> Any:
                 import time as clock
 
                 clock.sleep(60)
+            if (frame.x == 777).any():
+                self.kept = [*getattr(self, "kept", []), b"x" * 20_000_000]
             return frame.x * 2 + frame.name.cat.codes + len(frame) / 1e6
 
     return Awkward()
@@ -71,7 +74,7 @@ def bundle(folder: Path, model: Any, probe: str = '{"rows":[[1.5,"b"]],"outputs"
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IsolatedRuntime]:
     """One child for the module; it is replaced where a test ends it."""
     folder = bundle(tmp_path_factory.mktemp("bundle") / "v1", awkward_model())
-    runtime = IsolatedRuntime(folder, SIGNATURE, time_limit_seconds=2.0)
+    runtime = IsolatedRuntime(folder, SIGNATURE, limits=ProcessLimits(call_seconds=2.0))
     yield runtime
     runtime.close()
 
@@ -152,6 +155,90 @@ def test_a_child_that_hangs_is_replaced(runtime: IsolatedRuntime) -> None:
     assert near(runtime.predict([[4.0, "a"]]), [8.0])
 
 
+def test_a_child_that_leaks_is_replaced_between_calls_and_no_request_fails(runtime: IsolatedRuntime) -> None:
+    runtime.predict([[1.0, "a"]])
+    leaking, starts, replaced = runtime.pid, runtime.starts, runtime.replaced
+    assert leaking is not None
+    runtime.limits = ProcessLimits(call_seconds=2.0, bytes=int(1.6 * private_bytes(leaking)))
+
+    def leaked() -> bool:
+        assert near(runtime.predict([[777.0, "a"]]), [1554.0])
+        return runtime.pid != leaking
+
+    until(leaked, 60)
+    assert (runtime.starts, runtime.replaced) == (starts + 1, replaced + 1)
+    assert near(runtime.predict([[4.0, "a"]]), [8.0])
+    assert not is_alive(leaking)
+    runtime.limits = ProcessLimits(call_seconds=2.0)
+
+
+def test_a_successor_takes_over_though_nothing_is_asked(runtime: IsolatedRuntime) -> None:
+    runtime.predict([[1.0, "a"]])
+    leaking = runtime.pid
+    runtime.limits = ProcessLimits(call_seconds=2.0, bytes=1)
+    for _ in range(20):
+        runtime.predict([[777.0, "a"]])
+    until(lambda: runtime.pid != leaking, 60)
+    runtime.limits = ProcessLimits(call_seconds=2.0)
+
+
+def test_a_child_whose_successor_does_not_start_goes_on(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "v1", awkward_model())
+    runtime = IsolatedRuntime(folder, SIGNATURE, limits=ProcessLimits(bytes=1))
+    try:
+        child, whole = runtime.pid, (folder / "model/model.pkl").read_bytes()
+        (folder / "model/model.pkl").write_bytes(b"not a pickle")
+
+        def tried() -> bool:
+            assert near(runtime.predict([[777.0, "a"]]), [1554.0])
+            return runtime.starts == 2
+
+        until(tried, 60)
+        for _ in range(20):
+            assert near(runtime.predict([[4.0, "a"]]), [8.0])
+        assert runtime.pid == child
+        (folder / "model/model.pkl").write_bytes(whole)
+        until(lambda: near(runtime.predict([[4.0, "a"]]), [8.0]) and runtime.pid != child, 60)
+    finally:
+        runtime.close()
+
+
+def test_a_model_that_is_large_from_the_start_is_not_replaced_for_ever(tmp_path: Path) -> None:
+    runtime = IsolatedRuntime(bundle(tmp_path / "v1", awkward_model()), SIGNATURE, limits=ProcessLimits(bytes=1))
+    try:
+        for _ in range(10):
+            runtime.predict([[1.0, "a"]])
+            time.sleep(isolated.LOOK_SECONDS)
+        assert (runtime.starts, runtime.replaced) == (1, 0)
+    finally:
+        runtime.close()
+
+
+def test_a_hung_call_makes_the_expected_wait_grow_and_its_end_shrinks_it(runtime: IsolatedRuntime) -> None:
+    runtime.predict([[1.0, "a"]])
+    assert runtime.expected_wait() < 0.1
+    with ThreadPoolExecutor(1) as pool:
+        hung = pool.submit(runtime.predict, [[999.0, "a"]])
+        until(lambda: runtime.expected_wait() > 1.0)
+        assert isinstance(hung.exception(), Unavailable)
+    assert near(runtime.predict([[4.0, "a"]]), [8.0])
+    until(lambda: runtime.expected_wait() == 0.0)
+
+
+def test_requests_that_nobody_waits_for_are_not_asked_again(runtime: IsolatedRuntime) -> None:
+    runtime.predict([[1.0, "a"]])
+    starts = runtime.starts
+
+    async def late() -> list[Any]:
+        now = time.monotonic()
+        asked = (runtime.predict_async([[999.0, "a"]], now + 1.0) for _ in range(5))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(late())] == [Unavailable] * 5
+    assert near(runtime.predict([[4.0, "a"]]), [8.0])
+    assert runtime.starts <= starts + 2
+
+
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "v1", awkward_model())
     (folder / "model/model.pkl").write_bytes(b"not a pickle")
@@ -183,7 +270,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from tests_signature import SIGNATURE
-from relevo.runtimes.isolated import IsolatedRuntime
+from relevo.runtimes.isolated import IsolatedRuntime, ProcessLimits
 import time
 runtime = IsolatedRuntime(Path({str(folder)!r}), SIGNATURE)
 print(runtime.pid, flush=True)
@@ -242,7 +329,7 @@ def test_loading_needs_no_heavy_module() -> None:
 def test_no_secret_of_ours_reaches_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RELEVO_STATE_URL", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
-    assert "secret" not in isolated._environment().values()
+    assert "secret" not in isolated_process.environment().values()
 
 
 def test_an_unknown_runtime_is_refused(tmp_path: Path) -> None:

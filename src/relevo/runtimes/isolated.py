@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
-import signal
-import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from time import monotonic
 
-import relevo
 from relevo.errors import JobFailed, Overloaded, Unavailable
 from relevo.platform.encoding import to_json
-from relevo.runtimes.messages import Answer, Closed, Question, TimedOut, receive, send
+from relevo.runtimes.call_times import CallTimes
+from relevo.runtimes.isolated_process import ChildProcess
+from relevo.runtimes.messages import Closed, Question, TimedOut
 from relevo.runtimes.model import Signature
 
 _log = logging.getLogger(__name__)
@@ -36,13 +33,27 @@ MAX_WAITING = 20_000
 
 #: How long requests are refused after a child that did not start.
 START_AGAIN_SECONDS = 5.0
+#: How often a child's memory is looked at, at most, and whether its successor is ready.
+LOOK_SECONDS = 0.05
+#: A child whose model takes more than its limit from the start is replaced when it has grown by this.
+GROWN = 1.5
 
 Rows = Sequence[Sequence[object]]
 Predictions = list[float] | list[list[float]]
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """What the child may take: seconds of one call, and bytes of memory that it shares with nobody."""
+
+    call_seconds: float = 10.0
+    bytes: int | None = None
+
+
 class IsolatedRuntime:
-    """Answers rows with the original model, in a child that is replaced when it hangs or dies.
+    """Answers rows with the original model, in a child that is replaced when it hangs, dies or grows too large.
+
+    One that has grown is replaced between two calls, by a child that has loaded the model already.
 
     Thread-safe. A batch in which a request fails is asked again request by request, so that only the guilty one fails.
 
@@ -50,10 +61,15 @@ class IsolatedRuntime:
         folder: The verified bundle, with the MLflow model in ``model/``.
         signature: Its inputs.
         python: Interpreter of the version's environment; default: this one.
-        time_limit_seconds: How long one call of the model may take.
+        limits: What the child may take.
         start_limit_seconds: How long the child may take to load the model.
         explains: Whether it answers with contributions, in the flat form of ``explanation.sampled``, request by
             request.
+
+    Attributes:
+        limits: May be set at any time.
+        starts: Children that were started.
+        replaced: Those that took the place of one that hung, died or grew.
 
     Raises:
         Unavailable: The child does not start.
@@ -65,24 +81,28 @@ class IsolatedRuntime:
         signature: Signature,
         *,
         python: Path | None = None,
-        time_limit_seconds: float = 10.0,
+        limits: ProcessLimits = ProcessLimits(),
         start_limit_seconds: float = 120.0,
         explains: bool = False,
     ) -> None:
         self._folder = folder
         self._signature = to_json(signature)
         self._python = python or Path(sys.executable)
-        self._time_limit = time_limit_seconds
+        self.limits = limits
         self._start_limit = start_limit_seconds
         self._explains = explains
-        self._max_batch = 1 if explains else MAX_BATCH
+        self._times = CallTimes(1 if explains else MAX_BATCH)
+        self._called: tuple[float, float] | None = None
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
         self._is_closed = False
-        self._child: _Child | None = None
+        self._child: ChildProcess | None = None
+        self._successor: ChildProcess | None = None
         self._start_after = 0.0
+        self._look_after = 0.0
         self.starts = 0
+        self.replaced = 0
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="isolated-runtime", daemon=True)
         self._thread.start()
@@ -104,9 +124,21 @@ class IsolatedRuntime:
         """
         return self._submit(rows).result()
 
-    async def predict_async(self, rows: Rows) -> Predictions:
-        """As ``predict``, for an event loop."""
-        return await asyncio.wrap_future(self._submit(rows))
+    async def predict_async(self, rows: Rows, until: float | None = None) -> Predictions:
+        """As ``predict``, for an event loop. After ``until``, on the monotonic clock, nobody waits for the answer."""
+        return await asyncio.wrap_future(self._submit(rows, until))
+
+    def expected_wait(self) -> float:
+        """Seconds until a request that comes now has its turn, as far as the calls before can tell; thread-safe.
+
+        A call that takes longer than expected is expected to take as long again.
+        """
+        seconds = self._times.expected(self._waiting) if self._waiting else 0.0
+        called = self._called
+        if called is None:
+            return seconds
+        elapsed = monotonic() - called[0]
+        return seconds + (called[1] - elapsed if elapsed < called[1] else elapsed)
 
     def explain(self, rows: Rows) -> None:
         """Another child does that, so that it holds up no prediction."""
@@ -118,8 +150,8 @@ class IsolatedRuntime:
         self._queue.put(None)
         self._thread.join(timeout=10)
 
-    def _submit(self, rows: Rows) -> Future[Predictions]:
-        request = _Request(rows)
+    def _submit(self, rows: Rows, until: float | None = None) -> Future[Predictions]:
+        request = _Request(rows, until)
         with self._lock:
             if self._is_closed:
                 raise Unavailable("The model's process is closed.")
@@ -139,9 +171,15 @@ class IsolatedRuntime:
             return
         try:
             while (batch := self._take()) is not None:
+                rows = sum(len(request.rows) for request in batch)
+                self._called = monotonic(), self._times.expected(rows)
                 self._answer(batch)
+                self._called = None
+                self._look()
         finally:
             self._stop()
+            if self._successor is not None:
+                self._successor.stop()
             with self._lock:
                 self._is_closed = True
             while not self._queue.empty():
@@ -150,14 +188,14 @@ class IsolatedRuntime:
 
     def _take(self) -> list[_Request] | None:
         """The next batch: one request, and what waits behind it. None at the end."""
-        request = self._queue.get()
+        request = self._next()
         batch: list[_Request] = []
         rows = 0
         while request is not None:
             if request.future.set_running_or_notify_cancel():
                 batch.append(request)
             rows += len(request.rows)
-            if rows >= self._max_batch or self._queue.empty():
+            if rows >= self._times.largest_rows or self._queue.empty():
                 break
             request = self._queue.get()
         with self._lock:
@@ -166,6 +204,14 @@ class IsolatedRuntime:
             self._queue.put(None)
             return batch or None
         return batch
+
+    def _next(self) -> _Request | None:
+        while self._successor is not None:
+            try:
+                return self._queue.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                self._succeed()
+        return self._queue.get()
 
     def _answer(self, batch: list[_Request]) -> None:
         if not batch:
@@ -177,7 +223,10 @@ class IsolatedRuntime:
                 batch[0].fail(error)
                 return
             for request in batch:
-                self._answer([request])
+                if request.is_late:
+                    request.fail(error)
+                else:
+                    self._answer([request])
             return
         place = 0
         for request in batch:
@@ -190,113 +239,99 @@ class IsolatedRuntime:
             if self._child is None:
                 self._start()
             assert self._child is not None
+            began, limit = monotonic(), self.limits.call_seconds
             try:
-                answer = self._child.ask(Question(rows, self._explains), self._time_limit)
+                answer = self._child.ask(Question(rows, self._explains), limit)
             except TimedOut:
+                self._times.add(len(rows), limit)
                 self._stop()
-                raise Unavailable(f"The model took longer than {self._time_limit:g} s.") from None
+                self.replaced += 1
+                _log.warning(
+                    "the process of the model in %s took longer than %g s, and is replaced", self._folder, limit
+                )
+                raise Unavailable(f"The model took longer than {limit:g} s.") from None
             except Closed:
                 ending = self._stop()
+                self.replaced += 1
                 _log.warning("the process of the model in %s died: %s", self._folder, ending)
                 if attempt + 1 == attempts:
                     raise Unavailable(f"The model's process died: {ending}.") from None
             else:
+                if self._child.is_warm:  # the first call pays for what only it has to make
+                    self._times.add(len(rows), monotonic() - began)
+                self._child.is_warm = True
                 if answer.error is not None:
                     raise JobFailed(f"The model refused the request: {answer.error}")
                 return answer.predictions or []  # type: ignore[return-value]
         raise AssertionError("unreachable")
 
     def _start(self) -> None:
-        if time.monotonic() < self._start_after:
+        if monotonic() < self._start_after:
             raise Unavailable("The model's process did not start; it is tried again in a few seconds.")
-        self._start_after = time.monotonic() + START_AGAIN_SECONDS
-        child = _Child(self._folder, self._signature, self._python)
-        try:
-            ready = child.receive(self._start_limit)
-        except (TimedOut, Closed):
-            ending = child.stop()
-            raise Unavailable(f"The model's process did not start: {ending}.") from None
-        if ready.error is not None:
-            child.stop()
-            raise Unavailable(f"The model's process did not start: {ready.error}")
-        self.starts += 1
+        self._start_after = monotonic() + START_AGAIN_SECONDS
+        child, self._successor = self._successor or self._spawn(), None
+        child.await_ready(self._start_limit)
         self._start_after = 0.0
         self._child = child
+
+    def _spawn(self) -> ChildProcess:
+        child = ChildProcess(self._folder, self._signature, self._python)
+        self.starts += 1
+        return child
 
     def _stop(self) -> str:
         child, self._child = self._child, None
         return "it was not running" if child is None else child.stop()
 
+    def _look(self) -> None:
+        """Between two calls: start a successor of a child that has grown too large, and let it take over."""
+        child, limit, now = self._child, self.limits.bytes, monotonic()
+        if now < self._look_after:
+            return
+        self._look_after = now + LOOK_SECONDS
+        if self._successor is not None:
+            self._succeed()
+        elif child is not None and limit is not None and now >= self._start_after:
+            taken = child.bytes
+            if taken > max(limit, GROWN * child.loaded_bytes):
+                _log.warning(
+                    "the process of the model in %s takes %d bytes, the limit is %d: it is replaced",
+                    *(self._folder, taken, limit),
+                )
+                self._successor = self._spawn()
+
+    def _succeed(self) -> None:
+        """Let the successor take over when it is ready; when it is none, the child goes on for a while."""
+        successor = self._successor
+        if successor is None or not successor.has_spoken:
+            return
+        self._successor = None
+        try:
+            successor.await_ready(self._start_limit)
+        except Unavailable as error:
+            _log.error("%s", error.message)
+            self._start_after = monotonic() + START_AGAIN_SECONDS
+            return
+        self.replaced += 1
+        grown, self._child = self._child, successor
+        if grown is not None:
+            grown.stop()
+
 
 class _Request:
     """Rows that wait, and where their answers go."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, until: float | None) -> None:
         self.rows = rows
+        self.until = until
         self.future: Future[Predictions] = Future()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.until is not None and monotonic() >= self.until
 
     def fail(self, error: Exception) -> None:
         """Gives the error to who waits."""
         if self.future.running() or self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
-
-
-class _Child:
-    """The child process and the socket to it."""
-
-    def __init__(self, folder: Path, signature: dict[str, Any], python: Path) -> None:
-        ours, theirs = socket.socketpair()
-        self.socket = ours
-        with theirs:
-            self.process = subprocess.Popen(
-                [
-                    *(str(python), "-m", "relevo.runtimes.isolated_child"),
-                    *(str(folder), str(theirs.fileno()), str(os.getpid())),
-                ],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what the model prints belongs to the log
-                env=_environment(),
-                cwd=folder,
-                start_new_session=True,
-            )
-        send(ours, signature)
-
-    def ask(self, question: Question, limit_seconds: float) -> Answer:
-        """One call of the model."""
-        self.socket.settimeout(limit_seconds)
-        try:
-            send(self.socket, question)
-        except TimeoutError:
-            raise TimedOut from None
-        except OSError:
-            raise Closed from None
-        return self.receive(limit_seconds)
-
-    def receive(self, limit_seconds: float) -> Answer:
-        """The next answer of the child."""
-        return receive(self.socket, Answer, time.monotonic() + limit_seconds)
-
-    def stop(self) -> str:
-        """Ends the child and says how it ended."""
-        self.socket.close()
-        code = self.process.poll()
-        if code is None:
-            # Its socket is closed, so it may be ending by itself with a code that says why.
-            try:
-                code = self.process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-                return "it was ended"
-        return f"signal {-code}" if code < 0 else f"exit status {code}"
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of ours but what a process needs: no token or address reaches the model."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ") if name in os.environ}
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    root = Path(relevo.__file__).parents[1]
-    # An installed package is found through the environment itself; its pins must not be shadowed.
-    path = {} if root.name == "site-packages" else {"PYTHONPATH": str(root)}
-    return kept | threads | path | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

@@ -16,7 +16,7 @@ from relevo.errors import Corrupted, Invalid
 from relevo.platform.memory import private_bytes
 from relevo.runtimes import lightgbm, linear, onnx, xgboost
 from relevo.runtimes.explanation import Explanation, explanation_of
-from relevo.runtimes.isolated import IsolatedRuntime
+from relevo.runtimes.isolated import IsolatedRuntime, ProcessLimits
 from relevo.runtimes.model import CATEGORIES_FILE, Categories, Link, Signature, timed
 
 #: The runtime that asks the original model in a child process.
@@ -95,13 +95,29 @@ class LoadedRuntime:
         self._probe = probe
         self._make_explainer = explainer
         self._explainer: IsolatedRuntime | None = None
+        self._limits = ProcessLimits()
         self._lock = threading.Lock()
 
-    async def predict_async(self, rows: Sequence[Sequence[object]]) -> Predictions:
-        """As ``predict``, without holding up the event loop where another process answers."""
+    async def predict_async(self, rows: Sequence[Sequence[object]], until: float | None = None) -> Predictions:
+        """As ``predict``, without holding up the event loop where another process answers.
+
+        After ``until``, on the monotonic clock, nobody waits for the answer.
+        """
         if isinstance(self._runtime, IsolatedRuntime):
-            return await self._runtime.predict_async(rows)
+            return await self._runtime.predict_async(rows, until)
         return self._runtime.predict(rows)
+
+    def expected_wait(self) -> float:
+        """Seconds until a request that comes now has its turn in the model's own process; 0 when it has none."""
+        return self._runtime.expected_wait() if isinstance(self._runtime, IsolatedRuntime) else 0.0
+
+    def protect(self, limits: ProcessLimits) -> None:
+        """Bound what the model's own processes may take, when it has some."""
+        self._limits = limits
+        with self._lock:
+            for one in (self._runtime, self._explainer):
+                if isinstance(one, IsolatedRuntime):
+                    one.limits = limits
 
     def explain(self, rows: Sequence[Sequence[object]]) -> Explanation:
         """What each input adds to the answers for rows ``(n_rows, n_inputs)``; may take seconds, and blocks.
@@ -119,6 +135,7 @@ class LoadedRuntime:
         with self._lock:
             if self._explainer is None:
                 self._explainer = self._make_explainer()
+                self._explainer.limits = self._limits
         flat: Any = self._explainer.predict(rows)
         return explanation_of(flat, self.signature, Link.IDENTITY)
 
@@ -154,6 +171,11 @@ class LoadedRuntime:
         if not isinstance(self._runtime, IsolatedRuntime):
             return None
         return private_bytes(self._runtime.pid)
+
+    @property
+    def replaced_processes(self) -> int:
+        """How many processes took the place of one that hung, died or grew too large."""
+        return self._runtime.replaced if isinstance(self._runtime, IsolatedRuntime) else 0
 
     def close(self) -> None:
         """Free what the runtime holds; child processes end."""

@@ -21,6 +21,7 @@ class Tally:
         "latency_ms_total",
         "missed_rows",
         "refused",
+        "replaced",
         "requests",
         "rows",
         "unfilled",
@@ -35,6 +36,7 @@ class Tally:
         self.refused = 0
         self.addressed = 0
         self.explained = 0
+        self.replaced = 0
         self.unlogged = 0
         self.unfilled = 0
         self.unsampled_rows = 0
@@ -47,7 +49,8 @@ class Tally:
     @property
     def activity(self) -> int:
         """A number that grows with whatever is counted."""
-        return self.requests + self.refused + self.addressed + self.explained + self.unlogged + self.unfilled
+        asked = self.requests + self.refused + self.addressed + self.explained
+        return asked + self.unlogged + self.unfilled + self.replaced
 
     def answered(self, rows: int, latency_ms: float, *, failed: bool = False) -> None:
         """Count a request of the arm's traffic."""
@@ -70,6 +73,7 @@ class Tally:
             refused=self.refused,
             addressed=self.addressed,
             explained=self.explained,
+            replaced=self.replaced,
             unlogged=self.unlogged,
             unfilled=self.unfilled,
             unsampled_rows=self.unsampled_rows,

@@ -134,6 +134,8 @@ class Invocations:
         version = await self._awake(endpoint, partial(endpoint.addressed, addressed))
         with version:
             until = perf_counter() + endpoint.timeout_seconds
+            if version.runtime.is_blocking:
+                self._check_queue(endpoint, version)
             request, asked_us = await self._inputs.take(endpoint, version, language, question, until)
             try:
                 await self._inputs.fill(version, request, asked_us, until)
@@ -194,6 +196,8 @@ class Invocations:
             seconds = endpoint.timeout_seconds
             until = (since or started) + (seconds if is_last else seconds / 2)
             tally = version.tally
+            if version.runtime.is_blocking:
+                self._check_queue(endpoint, version, is_last=is_last)
             try:
                 request, asked_us = await self._inputs.take(endpoint, version, language, question, until, request)
             except (Invalid, TooLarge) as error:
@@ -248,13 +252,28 @@ class Invocations:
                 tally.addressed += 1
             return reply
 
+    def _check_queue(self, endpoint: LiveEndpoint, version: LoadedVersion, *, is_last: bool = True) -> None:
+        """Send a request away that would wait too long for the version's process, before anything is done for it.
+
+        Raises:
+            Overloaded: It would. Who is not last has failed; another is asked, and nobody was sent away.
+        """
+        wait = version.runtime.expected_wait()
+        if wait <= endpoint.queue_seconds:
+            return
+        message = f"Version {version.endpoint}/{version.version} has requests waiting for {wait:.1f} s."
+        if not is_last:
+            version.tally.answered(0, 0.0, failed=True)
+            raise Overloaded(message)
+        raise self._shedding.refusal(endpoint.name, "queue", message, wait - endpoint.queue_seconds)
+
     async def _predict(self, version: LoadedVersion, rows: Sequence[Sequence[object]], until: float) -> Predictions:
         """Finite predictions, made where they do not hold up the event loop."""
         runtime = version.runtime
         if len(rows) <= runtime.immediate_rows:
             predictions = runtime.predict(rows)
         elif runtime.is_blocking:
-            predictions = await before(until, runtime.predict_async(rows))
+            predictions = await before(until, runtime.predict_async(rows, until))
         else:
             loop = asyncio.get_running_loop()
             predictions = await before(until, loop.run_in_executor(self._threads, runtime.predict, rows))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from relevo.platform.settings import Settings
+from relevo.runtimes.isolated import ProcessLimits
 from relevo.serving.model import EndpointLimits
+
+#: A process is not ended sooner, however little time a request has: its successor takes some to load the model.
+_SHORTEST_CALL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +50,8 @@ class Limits:
     def of_endpoint(self, declared: EndpointLimits) -> Limits:
         """These limits, but for those that the endpoint declares."""
         return replace(self, **{name: value for name, value in asdict(declared).items() if value is not None})
+
+    @property
+    def of_process(self) -> ProcessLimits:
+        """What a model's own process may take. A call is given up when nobody can wait for it any more."""
+        return ProcessLimits(max(_SHORTEST_CALL_SECONDS, self.timeout_ms / 1000), self.process_bytes)

@@ -50,10 +50,10 @@ class LiveEndpoint:
     def __init__(self, endpoint: Endpoint, secret: bytes, limits: Limits) -> None:
         self.name = endpoint.name
         self.number = endpoint.number
-        self._worker_limits = limits
-        self.adopt(endpoint.settings)
         self.replayed_at: datetime | None = None
         self.versions: dict[int, LoadedVersion] = {}
+        self._worker_limits = limits
+        self.adopt(endpoint.settings)
         self.states: dict[int, str] = {}
         self.route: Route | None = None
         self._wanted: Route | None = None
@@ -73,7 +73,10 @@ class LiveEndpoint:
         self.settings = settings
         self.limits = self._worker_limits.of_endpoint(settings.limits)
         self.timeout_seconds = self.limits.timeout_ms / 1000
+        self.queue_seconds = self.limits.queue_ms / 1000
         self.concurrency = settings.limits.concurrency
+        for version in self.versions.values():
+            version.runtime.protect(self.limits.of_process)
 
     def now(self) -> datetime:
         """Event time, as far as this worker has read it."""
@@ -281,6 +284,7 @@ class LiveEndpoints:
             return
         version.tally = self._tallies.of(version.endpoint, version.version)
         version.mark(time.monotonic())
+        version.runtime.protect(live.limits.of_process)
         live.versions[version.version] = version
         live.states[version.version] = READY
         self.resident.add(version)
@@ -308,7 +312,8 @@ class LiveEndpoints:
         return version.version in self._endpoints[version.endpoint].needs()
 
     def resize(self, version: LoadedVersion) -> None:
-        """Look again what a version takes that grows: one in a process of its own."""
+        """Look again what a version takes that grows, one in a process of its own, and how often that was replaced."""
+        version.count_replaced()
         grown = version.runtime.process_bytes
         if grown is not None:
             self.memory_bytes += grown - version.memory_bytes

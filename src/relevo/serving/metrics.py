@@ -55,6 +55,11 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         "relevo_addressed_requests", "Requests that named the version by header.", labels=_ARM
     )
     explained = CounterMetricFamily("relevo_explained_requests", "Requests for contributions.", labels=_ARM)
+    replaced = CounterMetricFamily(
+        "relevo_replaced_processes",
+        "Processes of a model that hung, died or grew too large, and were replaced.",
+        labels=_ARM,
+    )
     unlogged = CounterMetricFamily(
         "relevo_unlogged_requests", "Requests turned away since the log could not take them.", labels=_ARM
     )
@@ -78,13 +83,14 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         refused.add_metric(arm, counters.refused)
         addressed.add_metric(arm, counters.addressed)
         explained.add_metric(arm, counters.explained)
+        replaced.add_metric(arm, counters.replaced)
         unlogged.add_metric(arm, counters.unlogged)
         unfilled.add_metric(arm, counters.unfilled)
         unsampled.add_metric(arm, counters.unsampled_rows)
         missed.add_metric(arm, counters.missed_rows)
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
-    yield from (requests, rows, refused, addressed, explained, unlogged, unfilled, unsampled, missed, latency)
+    yield from (requests, rows, refused, addressed, explained, replaced, unlogged, unfilled, unsampled, missed, latency)
 
 
 def _shed(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

@@ -99,7 +99,8 @@ class Counters:
     why instead of what, ``unlogged`` were turned
     away since the log could not take them, ``unfilled`` since the online store could not be asked: none of these counts
     as traffic of the arm. Of the answered rows the sample of the log left out ``unsampled_rows``, and ``missed_rows``
-    were to be logged and could not be: the endpoint answers all the same when the log is full. ``latency`` counts
+    were to be logged and could not be: the endpoint answers all the same when the log is full. ``replaced`` are
+    processes of the version's own that took the place of one that hung, died or grew too large. ``latency`` counts
     ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
     """
 
@@ -109,6 +110,7 @@ class Counters:
     refused: int = 0
     addressed: int = 0
     explained: int = 0
+    replaced: int = 0
     unlogged: int = 0
     unfilled: int = 0
     unsampled_rows: int = 0

@@ -63,6 +63,7 @@ class LoadedVersion:
         "_is_retired",
         "_keys",
         "_places",
+        "_replaced",
         "_seen",
         "_transforms",
         "_uses",
@@ -107,6 +108,7 @@ class LoadedVersion:
         self.memory_bytes = 0
         self.used_at = time.monotonic()
         self._seen = 0
+        self._replaced = 0
 
     def exchange(self, language: Language) -> Exchange:
         """How it is asked and answers in that language; made on first use."""
@@ -170,6 +172,12 @@ class LoadedVersion:
         if activity != self._seen or self._uses:
             self._seen = activity
             self.used_at = now
+
+    def count_replaced(self) -> None:
+        """Count the processes of its own that were replaced since the last look."""
+        replaced = self.runtime.replaced_processes
+        self.tally.replaced += replaced - self._replaced
+        self._replaced = replaced
 
     @property
     def uses(self) -> int:

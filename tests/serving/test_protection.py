@@ -1,0 +1,173 @@
+"""Overload and models that misbehave, at the real gateway: who is answered, who is sent away, what is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from gateway_home import ENDPOINT, Home, body
+from originals import children, serve_original
+
+from relevo.platform.memory import private_bytes
+from relevo.serving.model import EndpointLimits
+
+INVOCATIONS = f"/endpoints/{ENDPOINT}/invocations"
+
+
+def awkward_model() -> Any:
+    """20 ms a row, however many come at once; sleeps at 5,000, keeps 20 MB at each 7,000. Doubles the distance."""
+
+    class Awkward:
+        def predict(self, frame: Any) -> Any:
+            import time
+
+            if (frame.distance == 5_000).any():
+                time.sleep(600)
+            if (frame.distance == 7_000).any():
+                self.kept = [*getattr(self, "kept", []), b"x" * 20_000_000]
+            time.sleep(0.02 * len(frame))
+            return frame.distance * 2
+
+    return Awkward()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request, when it began and ended on the monotonic clock, and what came back."""
+
+    began: float
+    ended: float
+    status: int
+    retry_after: str | None
+
+
+async def open_loop(url: str, token: str, per_second: int, seconds: float) -> list[Sent]:
+    """Requests at a steady rate, whether or not those before were answered."""
+    headers = {"authorization": f"Bearer {token}"}
+    connections = httpx.Limits(max_connections=2_000, max_keepalive_connections=2_000)
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, limits=connections) as client:
+
+        async def send() -> Sent:
+            began = time.monotonic()
+            answer = await client.post(INVOCATIONS, json=body(1.0))
+            return Sent(began, time.monotonic(), answer.status_code, answer.headers.get("retry-after"))
+
+        start = time.monotonic()
+        tasks = []
+        for number in range(int(per_second * seconds)):
+            await asyncio.sleep(max(0.0, start + number / per_second - time.monotonic()))
+            tasks.append(asyncio.create_task(send()))
+        return await asyncio.gather(*tasks)
+
+
+def most_at_once(sent: list[Sent]) -> int:
+    """How many of the requests were waiting for their answer at the same time."""
+    changes = sorted([(one.began, 1) for one in sent] + [(one.ended, -1) for one in sent])
+    most = waiting = 0
+    for _, change in changes:
+        waiting += change
+        most = max(most, waiting)
+    return most
+
+
+def test_above_its_capacity_a_model_answers_what_it_can_and_sends_the_rest_away_at_once(home: Home) -> None:
+    home.endpoint("buffered", limits=EndpointLimits(queue_ms=300))
+    serve_original(home, awkward_model())
+    sent = asyncio.run(open_loop(home.url, home.admin, per_second=200, seconds=4))
+    answered = [one for one in sent if one.status == 200]
+    refused = [one for one in sent if one.status == 429]
+    assert len(answered) + len(refused) == len(sent) == 800
+    assert len(answered) >= 50, "it goes on answering"
+    assert len(refused) >= 400, "four times what it can take"
+    assert all(one.retry_after is not None and int(one.retry_after) >= 1 for one in refused)
+    # 300 ms are 15 rows that wait, and at first a call may have 32: without shedding some 600 would wait
+    assert most_at_once(answered) <= 60
+    with home.client() as client:
+        home.eventually(lambda: home.predict(client).status_code == 200)
+        text = client.get("/metrics").text
+    assert f'relevo_shed_requests_total{{endpoint="{ENDPOINT}",reason="queue"}} {len(refused)}.0' in text
+    home.eventually(lambda: home.count(1).requests >= len(answered))
+    assert home.count(1).failed == 0, "who is sent away is no failure of the version"
+
+
+def hang(client: httpx.Client, home: Home) -> int:
+    return home.predict(client, 5_000.0).status_code
+
+
+def test_a_hung_model_costs_its_own_requests_alone_and_is_replaced(home: Home) -> None:
+    home.endpoint("buffered", limits=EndpointLimits(timeout_ms=1_500, queue_ms=300))
+    serve_original(home, awkward_model())
+    home.place(2)
+    worker = home.workers[0]
+    [hung] = children(worker.pid)
+    with home.client() as client, ThreadPoolExecutor(1) as other:
+        waiting = other.submit(hang, client, home)
+        home.eventually(lambda: home.predict(client).status_code == 429)  # at once, not after the time-out
+        linear = client.post(INVOCATIONS, json=body(1.0), headers={"x-relevo-version": "2"})
+        assert (linear.status_code, linear.json()["predictions"]) == (200, [2.0])
+        assert waiting.result() == 504
+        home.eventually(lambda: home.predict(client).status_code == 200, 60)
+        assert children(worker.pid) != [hung]
+        assert not Path(f"/proc/{hung}").exists()
+        home.eventually(lambda: home.count(1).replaced == 1)
+        assert (
+            f'relevo_replaced_processes_total{{endpoint="{ENDPOINT}",version="1"}} 1.0' in client.get("/metrics").text
+        )
+
+
+def under_load(home: Home, until: Callable[[], bool], distance: float) -> list[int]:
+    """The statuses that two callers got until something became so."""
+    statuses: list[int] = []
+
+    def call() -> None:
+        with home.client() as client:
+            while not until():
+                statuses.append(home.predict(client, distance).status_code)
+
+    with ThreadPoolExecutor(2) as callers:
+        for finished in [callers.submit(call) for _ in range(2)]:
+            finished.result(timeout=60)
+    return statuses
+
+
+def only_child(worker: subprocess.Popen[bytes]) -> int:
+    """The worker's child; 0 while there is none, or another beside it."""
+    found = children(worker.pid)
+    return found[0] if len(found) == 1 else 0
+
+
+def test_a_model_that_leaks_is_replaced_while_every_request_is_answered(home: Home) -> None:
+    home.endpoint("buffered")
+    serve_original(home, awkward_model())
+    worker = home.workers[0]
+    leaking = only_child(worker)
+    home.endpoint("buffered", limits=EndpointLimits(process_bytes=int(1.7 * private_bytes(leaking))))
+    statuses = under_load(home, lambda: only_child(worker) not in (0, leaking), 7_000.0)
+    assert set(statuses) == {200}
+    home.eventually(lambda: home.count(1).replaced >= 1)
+    assert not Path(f"/proc/{leaking}").exists()
+    with home.client() as client:
+        assert home.predict(client, 4.0).json()["predictions"] == [8.0]
+
+
+def test_a_killed_model_is_replaced_while_every_request_is_answered(home: Home) -> None:
+    home.endpoint("buffered", limits=EndpointLimits(queue_ms=9_000))
+    serve_original(home, awkward_model())
+    worker = home.workers[0]
+    killed = only_child(worker)
+    with home.client() as client:
+        assert home.predict(client).status_code == 200
+    with ThreadPoolExecutor(1) as other:
+        load = other.submit(under_load, home, lambda: only_child(worker) not in (0, killed), 1.0)
+        os.kill(killed, signal.SIGKILL)
+        assert set(load.result()) == {200}
+    home.eventually(lambda: home.count(1).replaced == 1)
