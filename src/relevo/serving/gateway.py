@@ -7,16 +7,13 @@ prediction.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
 from relevo.errors import NotAllowed, NotAuthenticated, NotFound, Overloaded, RelevoError, Unavailable
 from relevo.identity.model import Permission, Role
-from relevo.platform.encoding import to_json
 from relevo.runtimes.exchange import MlflowJson, Question, Reply
 from relevo.serving import calls, inference_protocol, metrics
 from relevo.serving.callers import Callers
@@ -30,12 +27,14 @@ from relevo.serving.calls import (
     read_body,
     require,
 )
+from relevo.serving.describing import Descriptions
 from relevo.serving.explaining import Explanations
 from relevo.serving.inference_protocol import InferenceProtocol
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.limits import Limits
-from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.live import LiveEndpoints
+from relevo.serving.openapi import OpenApi
 from relevo.serving.rates import Rates
 from relevo.serving.shedding import NO_ENDPOINT, Shedding
 from relevo.serving.watch import Tokens
@@ -46,13 +45,16 @@ _CLOSE = (b"connection", b"close")
 _encode = msgspec.json.Encoder().encode
 _ROUTES = (
     "POST /endpoints/NAME/invocations, POST /endpoints/NAME/explain, POST /endpoints/NAME/labels, "
-    "GET /endpoints/NAME, /metrics, /health, " + inference_protocol.ROUTES
+    "GET /endpoints/NAME, GET /endpoints/NAME/openapi.json, GET /endpoints/NAME/ping, GET /endpoints/NAME/version, "
+    "/metrics, /health, " + inference_protocol.ROUTES
 )
 
 
 #: What a route needs of the caller: any one of these.
 _Permissions = tuple[Permission, ...]
 _Handler = Callable[[Call], Awaitable[Reply]]
+
+_READING: _Permissions = (Permission.READ, Permission.PREDICT)
 
 
 class Gateway:
@@ -96,13 +98,17 @@ class Gateway:
         self._read_metrics = read_metrics
         self._limits = limits
         self._shedding = shedding
+        descriptions = Descriptions(endpoints, invocations, OpenApi())
         self._inference = InferenceProtocol(endpoints, invocations)
         self._in_flight = 0
         self._actions: dict[str, tuple[str, _Permissions, _Handler]] = {
             "invocations": ("POST", (Permission.PREDICT,), self._invoke),
             "explain": ("POST", (Permission.PREDICT,), self._explain),
             "labels": ("POST", (Permission.LABEL,), self._label),
-            "": ("GET", (Permission.READ, Permission.PREDICT), self._describe),
+            "": ("GET", _READING, descriptions.describe),
+            "openapi.json": ("GET", _READING, descriptions.document),
+            "ping": ("GET", _READING, descriptions.ping),
+            "version": ("GET", _READING, descriptions.version),
         }
         self.is_draining = False
 
@@ -180,12 +186,6 @@ class Gateway:
         status, answer = await self._labelling.record(endpoint, await read_body(call, endpoint.limits))
         return Reply(answer, status=status)
 
-    async def _describe(self, call: Call) -> Reply:
-        endpoint = self._endpoints.find(call.name)
-        with contextlib.suppress(Unavailable):  # then its state says so
-            await self._invocations.rouse(endpoint)
-        return Reply(_encode(_description(endpoint)))
-
     async def _metrics(self, call: Call) -> Reply:
         return Reply(await self._read_metrics(), metrics.CONTENT_TYPE)
 
@@ -227,20 +227,3 @@ def _required(addressed: int | None) -> int:
     if addressed is None:
         raise NotAllowed("A load test's token asks one version.", hint="Send the header X-Relevo-Version.")
     return addressed
-
-
-def _description(endpoint: LiveEndpoint) -> dict[str, Any]:
-    """What a caller needs to know of an endpoint: its signature, its versions here, its split."""
-    champion = endpoint.champion()
-    route = endpoint.route
-    return {
-        "endpoint": endpoint.name,
-        "log": endpoint.settings.log,
-        "event_at": endpoint.now(),
-        "is_replay": endpoint.replayed_at is not None,
-        "signature": None if champion is None else to_json(champion.signature),
-        "versions": {str(version): state for version, state in sorted(endpoint.states.items())},
-        "route": None
-        if route is None
-        else {"revision": route.revision, "arms": to_json(route.arms), "effective_event_at": route.effective_event_at},
-    }
