@@ -7,7 +7,6 @@ asked at a time that is not there yet.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ from relevo.runtimes.requests import EXPECTED, MAX_REQUEST_ID, Layout
 Schema = dict[str, Any]
 
 _VALUES: Mapping[ColumnType, Schema] = {
-    ColumnType.FLOAT: {"type": "number", "minimum": -sys.float_info.max, "maximum": sys.float_info.max},
-    ColumnType.INTEGER: {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    ColumnType.FLOAT: {"type": "number", "format": "double"},
+    ColumnType.INTEGER: {"type": "integer", "format": "int64", "minimum": -(2**63), "maximum": 2**63 - 1},
     ColumnType.TEXT: {"type": "string"},
     ColumnType.BOOLEAN: {"type": "boolean"},
     ColumnType.TIME: {"type": "string", "format": "date-time"},

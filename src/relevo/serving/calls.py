@@ -24,6 +24,10 @@ class WrongMethod(RelevoError):
     code = "wrong_method"
     http_status = 405
 
+    def __init__(self, path: str, method: str, expected: str) -> None:
+        super().__init__(f"{path[:200]} takes {expected}, got {method}.")
+        self.expected = expected
+
 
 class TooSlow(RelevoError):
     """The body did not arrive in time."""

@@ -160,7 +160,7 @@ class Gateway:
             raise NotFound(f"There is nothing at {path[:200]}.", hint=f"The gateway has {_ROUTES}.")
         method, permissions, handle = found
         if scope["method"] != method:
-            raise WrongMethod(f"{path[:200]} takes {method}, got {scope['method']}.")
+            raise WrongMethod(path, scope["method"], method)
         require(principal, *permissions)
         return await handle(Call(principal, name, headers, receive))
 
@@ -211,6 +211,8 @@ def _headers(error: RelevoError) -> tuple[tuple[bytes, bytes], ...]:
         return ((b"retry-after", b"1"),)
     if isinstance(error, NotAuthenticated):
         return ((b"www-authenticate", b"Bearer"),)
+    if isinstance(error, WrongMethod):
+        return ((b"allow", error.expected.encode()),)
     if isinstance(error, TooSlow):
         return (_CLOSE,)
     return ()

@@ -121,7 +121,7 @@ def refusal(error: RelevoError) -> bytes:
 
 def _check(path: str, method: str, expected: str, call: Call, *permissions: Permission) -> None:
     if method != expected:
-        raise WrongMethod(f"{path[:200]} takes {expected}, got {method}.")
+        raise WrongMethod(path, method, expected)
     require(call.principal, *(permissions or _READING))
 
 

@@ -14,7 +14,7 @@ from relevo.runtimes.requests import MAX_REQUEST_ID, Layout
 def answers(signature: Signature) -> Schema:
     """Predictions, reasons, and the two shapes of an error."""
     classes = len(signature.classes)
-    number: Schema = {"type": "number"}
+    number: Schema = {"type": "number", "format": "double"}
     many: Schema = {"type": "array", "items": number, "minItems": classes, "maxItems": classes}
     one = {**(many if classes > 2 else number), "description": _said(signature)}
     row = {"prediction": one, "base": one, "contributions": {"type": "object", "additionalProperties": one}}
