@@ -14,7 +14,7 @@ from gateway_home import ENDPOINT, SIGNATURE, Home
 from relevo.contract.model import Task
 from relevo.identity.model import Role
 from relevo.runtimes.model import Column, ColumnType, Signature
-from relevo.serving.calls import Limits
+from relevo.serving.limits import Limits
 from relevo.serving.openapi import document
 
 PATH = f"/endpoints/{ENDPOINT}/openapi.json"
@@ -59,7 +59,7 @@ def test_the_document_follows_the_version_that_answers(home: Home) -> None:
         digests = []
         for version in (1, 2, 3):
             home.route((version, 100))
-            home.eventually(lambda: answering(client) == version)
+            home.eventually(lambda version=version: answering(client) == version)  # type: ignore[misc]
             made = client.get(PATH).json()
             digests.append(made["info"]["version"])
             assert ("seats" in made["components"]["schemas"]["Record"]["properties"]) is (version == 2)

@@ -21,6 +21,7 @@ from relevo.runtimes.model import Signature
 from relevo.serving import explaining
 from relevo.serving import openapi_schemas as schemas
 from relevo.serving.calls import TooSlow, WrongMethod, WrongType
+from relevo.serving.deadlines import DeadlineExceeded
 from relevo.serving.invocation import VersionFailed
 from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint
@@ -28,7 +29,7 @@ from relevo.serving.live import LiveEndpoint
 _SCHEMAS = "#/components/schemas"
 #: What any request may be refused with, and what one with a body may be.
 _REFUSALS: tuple[type[RelevoError], ...] = (NotAuthenticated, NotAllowed, NotFound, WrongMethod, Overloaded)
-_OF_BODIES: tuple[type[RelevoError], ...] = (Invalid, TooSlow, TooLarge, WrongType)
+_OF_BODIES: tuple[type[RelevoError], ...] = (Invalid, TooSlow, TooLarge, WrongType, DeadlineExceeded)
 _FAILURES: tuple[type[RelevoError], ...] = (VersionFailed, RelevoError)
 _encode = msgspec.json.Encoder().encode
 
