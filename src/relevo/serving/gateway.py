@@ -35,6 +35,7 @@ from relevo.serving.labelling import Labelling
 from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoints
 from relevo.serving.openapi import OpenApi
+from relevo.serving.protocol import WHOLE
 from relevo.serving.rates import Rates
 from relevo.serving.shedding import NO_ENDPOINT, Shedding
 from relevo.serving.watch import Tokens
@@ -137,6 +138,9 @@ class Gateway:
         headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *reply.headers]
         if self.is_draining:
             headers.append(_CLOSE)
+        send_whole = scope["extensions"].pop(WHOLE, None) if "extensions" in scope else None
+        if send_whole is not None and send_whole(reply.status, headers, body):
+            return
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -47,6 +47,7 @@ from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
+from relevo.serving.protocol import Protocol
 from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
@@ -304,7 +305,7 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
