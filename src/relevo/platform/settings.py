@@ -45,6 +45,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Milliseconds that a request may be expected to wait for its turn; past them 429.",
     )
+    gateway_lag_ms: int = Field(
+        default=100,
+        ge=1,
+        description="Milliseconds that a gateway process may be late; past them a share of the requests gets 429.",
+    )
     gateway_body_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
     gateway_process_bytes: int | None = Field(
         default=None,

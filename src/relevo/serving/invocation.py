@@ -23,6 +23,7 @@ from relevo.serving.deadlines import DeadlineExceeded, before
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
+from relevo.serving.pressure import Pressure
 from relevo.serving.recording import Recording
 from relevo.serving.shedding import Shedding
 from relevo.serving.splitting import key_of
@@ -48,6 +49,7 @@ class Invocations:
         threads: Where predictions run that would hold up the event loop.
         wake: Loads a version that is not in memory.
         shedding: Counts requests that are sent away.
+        pressure: Says which have to go so that the event loop keeps up.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Invocations:
         threads: Executor,
         wake: Callable[[LiveEndpoint, int], Awaitable[None]],
         shedding: Shedding,
+        pressure: Pressure,
     ) -> None:
         self._inputs = inputs
         self._recording = recording
         self._threads = threads
         self._wake = wake
         self._shedding = shedding
+        self._pressure = pressure
 
     async def rouse(self, endpoint: LiveEndpoint, version: int | None = None) -> None:
         """See to it that a version, or else the champion, is in memory, for who needs more of it than predictions.
@@ -99,6 +103,8 @@ class Invocations:
             Overloaded: Too much waits for the version's process.
             DeadlineExceeded: The answer was not ready in the endpoint's time.
         """
+        if self._pressure.share and self._pressure.turns_away():
+            raise self._shedding.refusal(endpoint.name, "lag", "The gateway does not keep up; try again later.")
         if endpoint.concurrency is not None and endpoint.in_flight >= endpoint.concurrency:
             message = f"{endpoint.concurrency:,} requests to {endpoint.name} are in flight; try again later."
             raise self._shedding.refusal(endpoint.name, "concurrency", message)

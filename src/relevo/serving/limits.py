@@ -22,6 +22,7 @@ class Limits:
         concurrency: Requests in flight: of the worker as a whole, or of an endpoint that declares its own.
         timeout_ms: From the whole body to the answer.
         queue_ms: For so long a request may be expected to wait for its turn.
+        lag_ms: For so long an event may wait for the worker's event loop.
         body_seconds: For the body to arrive.
         process_bytes: Of the process that answers for a model in one of its own.
     """
@@ -31,6 +32,7 @@ class Limits:
     concurrency: int = 1_000
     timeout_ms: int = 10_000
     queue_ms: int = 500
+    lag_ms: int = 100
     body_seconds: float = 30.0
     process_bytes: int | None = None
 
@@ -43,6 +45,7 @@ class Limits:
             concurrency=settings.gateway_concurrency,
             timeout_ms=settings.gateway_timeout_ms,
             queue_ms=settings.gateway_queue_ms,
+            lag_ms=settings.gateway_lag_ms,
             body_seconds=settings.gateway_body_seconds,
             process_bytes=settings.gateway_process_bytes or settings.model_bytes,
         )

@@ -47,6 +47,7 @@ from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
+from relevo.serving.pressure import Pressure
 from relevo.serving.protocol import Protocol
 from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
@@ -136,6 +137,7 @@ class Worker:
         lookups = Lookups(self._settings.online_store)
         inputs = Inputs(lookups, self._predicting, self._event_now)
         self._recording = Recording(Log(durable, buffered, self._key, self._boot))
+        pressure = Pressure(self._limits.lag_ms / 1000)
         gateway = Gateway(
             self._number,
             self._endpoints,
@@ -145,6 +147,7 @@ class Worker:
                 self._predicting,
                 self._residency.wake,
                 self._shedding,
+                pressure,
             ),
             Explanations(inputs, self._explaining),
             Labelling(intake, self._writing, self._tallies, self._event_now),
@@ -158,11 +161,13 @@ class Worker:
         server = Server(_uvicorn(gateway), gateway)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        watching = loop.create_task(pressure.watch())
         following = loop.create_task(self._follow(gateway))
         try:
             await server.serve(sockets=[listener])
         finally:
             following.cancel()
+            watching.cancel()
             for writer in (durable, buffered):
                 try:
                     await writer.close()
