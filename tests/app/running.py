@@ -75,8 +75,9 @@ class Relevo:
     reviewer: Client
     application: Client
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, workers: int = 1) -> None:
         self.home = home
+        self.workers = workers
         self.use_ports(*free_ports(2))
         self.output = home.parent / f"{home.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -96,6 +97,7 @@ class Relevo:
             "RELEVO_HOME": str(self.home),
             "RELEVO_PORT": str(self.port),
             "RELEVO_GATEWAY_PORT": str(self.gateway_port),
+            "RELEVO_GATEWAY_WORKERS": str(self.workers),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "300",
         }

@@ -74,7 +74,7 @@ class Gateway:
         shedding: Counts those that are sent away.
 
     Attributes:
-        is_draining: Whether connections are to be closed after their answer.
+        is_draining: Whether this worker is about to stop.
     """
 
     def __init__(
@@ -136,8 +136,6 @@ class Gateway:
             self._in_flight -= 1
         body = reply.body
         headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(body)), *reply.headers]
-        if self.is_draining:
-            headers.append(_CLOSE)
         send_whole = scope["extensions"].pop(WHOLE, None) if "extensions" in scope else None
         if send_whole is not None and send_whole(reply.status, headers, body):
             return

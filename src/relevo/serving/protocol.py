@@ -1,11 +1,17 @@
-"""Uvicorn's HTTP protocol with one addition: an answer that is whole goes out in one write.
+"""Uvicorn's HTTP protocol with two additions: answers in one write, and a drain that cuts no request.
 
 ASGI sends the head and the body of an answer as two messages, which become two system calls and two packets: a third of
 what the gateway spends on a request. The application finds the other way as an extension of the scope.
+
+A worker that stops closes a connection with the answer to the last request that it has received there, which says so.
+Uvicorn closes it with the answer to the one that it works on, and forgets those that were sent behind it.
 """
 
 from __future__ import annotations
 
+import fcntl
+import termios
+from array import array
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -20,14 +26,30 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Protocol(HttpToolsProtocol):
-    """The protocol of a gateway worker's connections."""
+    """The protocol of a gateway worker's connections.
+
+    Attributes:
+        is_draining: Whether the connection is to be closed once everything that it has received is answered.
+    """
+
+    is_draining = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {WHOLE: partial(_send_whole, cycle)}  # type: ignore[dict-item]  # ASGI says dicts
+        send = partial(_send_whole, cycle, self)
+        cycle.scope["extensions"] = {WHOLE: send}  # type: ignore[dict-item]  # ASGI says dicts
         super()._start_asgi_task(cycle, app)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether requests wait here that were received, read or not."""
+        if self.pipeline:
+            return True
+        unread = array("i", [0])
+        fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+        return unread[0] > 0
 
-def _send_whole(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
+
+def _send_whole(cycle: RequestResponseCycle, connection: Protocol, status: int, headers: Headers, body: bytes) -> bool:
     """Send an answer that nothing was sent of; False when ASGI's way is needed.
 
     ``headers`` are the application's own words, in lower case and with the body's length; the caller's never.
@@ -36,6 +58,8 @@ def _send_whole(cycle: RequestResponseCycle, status: int, headers: Headers, body
         return False
     if cycle.disconnected:
         return True
+    if connection.is_draining and not connection.has_more:
+        cycle.keep_alive = False
     parts = [STATUS_LINE[status]]
     for name, value in (*cycle.default_headers, *headers):
         parts += name, b": ", value, b"\r\n"

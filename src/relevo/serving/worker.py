@@ -84,12 +84,14 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting; answer what comes on open connections and close each after its answer; then the idle ones."""
+        """Stop accepting; answer what comes on open connections, and close each after that; then the idle ones."""
         for server in self.servers:
             server.close()
         self._gateway.is_draining = True
         deadline = time.monotonic() + DRAIN_SECONDS
         while self.server_state.connections and time.monotonic() < deadline:
+            for connection in self.server_state.connections:
+                connection.is_draining = True  # type: ignore[union-attr]
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
