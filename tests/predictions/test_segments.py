@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relevo.errors import Conflict, Unavailable
-from relevo.predictions import segments
+from relevo.predictions import segment_files, segments
 from relevo.predictions.backlog import closed_segments
 from relevo.predictions.frames import Record, encode, scan
 from relevo.predictions.ids import new_boot
@@ -150,7 +151,7 @@ def test_a_segment_is_closed_after_a_second_without_more_traffic(tmp_path: Path,
 def test_a_large_segment_is_closed_and_the_next_one_begins(
     tmp_path: Path, record: RecordMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segments, "MAX_SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(segment_files, "MAX_SEGMENT_BYTES", 1000)
 
     async def main() -> None:
         writer = SegmentWriter(tmp_path, "0", new_boot(), durable=True)
@@ -233,6 +234,48 @@ def test_a_full_disk_is_said_to_who_waits_and_what_was_acknowledged_stays(tmp_pa
     for segment in closed_segments(tmp_path):
         found = scan(segment.read())
         assert len(list(found)) == 1 and found.torn_bytes == found.damaged_bytes == 0
+
+
+def test_a_disk_that_hangs_is_said_to_who_waits_and_what_was_refused_is_not_in_the_log(
+    tmp_path: Path, record: RecordMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, began, sync = threading.Event(), threading.Event(), os.fdatasync
+    answers.set()
+
+    def hanging(descriptor: int) -> None:
+        began.set()
+        assert answers.wait(30)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", hanging)
+
+    async def main() -> None:
+        writer = SegmentWriter(tmp_path, "0", new_boot(), durable=True, patience_seconds=0.3)
+
+        async def request(number: int) -> None:
+            writer.append(encode(record(version=number)))
+            await writer.durable()
+
+        await request(1)
+        answers.clear()
+        began.clear()
+        second = asyncio.create_task(request(2))
+        await _until(began.is_set)
+        third = asyncio.create_task(request(3))  # waits behind it
+        for refused in (second, third):
+            with pytest.raises(Unavailable, match=r"has not answered for 0\.3 s"):
+                await refused
+        with pytest.raises(Unavailable, match="has not answered"):
+            writer.append(encode(record(version=4)))  # at once, for as long as it hangs
+        assert (writer.failures, writer.lost_frames) == (1, 2)
+        assert writer.error is not None
+        answers.set()
+        await _until(lambda: writer.error is None)
+        await request(5)
+        await writer.close()
+
+    asyncio.run(main())
+    assert _versions(tmp_path) == [1, 5]
 
 
 def test_a_buffered_writer_keeps_what_a_full_disk_refused_and_tries_again(tmp_path: Path, record: RecordMaker) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from relevo.predictions.segments import SegmentName, holder, parse_name
+from relevo.predictions.segment_files import SegmentName, parse_name
+from relevo.predictions.segments import holder
 
 DAMAGED_FOLDER = "damaged"
 

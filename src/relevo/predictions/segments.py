@@ -17,42 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relevo.errors import Conflict, Unavailable
+from relevo.predictions.segment_files import SegmentFiles, Verdict
 
 ROTATE_MARKER = "rotate"
 LOCK_FILE = "lock"
-MAX_AGE_SECONDS = 1.0
-MAX_SEGMENT_BYTES = 8 << 20
 MAX_BUFFER_BYTES = 64 << 20
 TICK_SECONDS = 0.05
 RETRY_SECONDS = 0.5
+PATIENCE_SECONDS = 10.0
 _LOCK_WAIT_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SegmentName:
-    """A segment of one worker boot. Segments of a boot are ordered by their sequence, which starts at 1."""
-
-    worker: str
-    boot: int
-    sequence: int
-
-    @property
-    def stem(self) -> str:
-        """The file name without ``.open`` or ``.seg``."""
-        return f"{self.boot:016x}-{self.sequence:08d}"
-
-
-def parse_name(path: Path) -> SegmentName | None:
-    """The segment that ``path`` is, or None when it is another file."""
-    boot, _, sequence = path.stem.partition("-")
-    if path.suffix not in (".open", ".seg") or len(boot) != 16 or not sequence.isdigit():
-        return None
-    try:
-        return SegmentName(path.parent.name, int(boot, 16), int(sequence))
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +85,7 @@ class SegmentWriter:
         worker: Name of the worker; its folder is made.
         boot: From `relevo.predictions.ids.new_boot`.
         durable: Whether `durable` waits for the disk. Otherwise frames are written and synced every 50 ms.
+        patience_seconds: How long who waits for the disk does so. What comes later is taken out of the log again.
 
     Attributes:
         failures: Batches that could not be written.
@@ -120,18 +96,22 @@ class SegmentWriter:
         Conflict: Another process writes as this worker.
     """
 
-    def __init__(self, folder: Path, worker: str, boot: int, durable: bool) -> None:
+    def __init__(
+        self, folder: Path, worker: str, boot: int, durable: bool, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
         self._log = folder
+        self._patience_seconds = patience_seconds
         self._durable = durable
         self._lock = _WorkerLock(folder / worker, boot)
         self._rotated_ns = rotation_ns(folder)
         self._lock.report(self._rotated_ns)
-        self._files = _SegmentFiles(folder / worker, boot)
+        self._files = SegmentFiles(folder / worker, boot)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segments")
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._waiting: asyncio.Future[None] | None = None
         self._running: asyncio.Future[None] | None = None
+        self._is_stuck = False
         self._closed = False
         self.failures = 0
         self.lost_frames = 0
@@ -148,10 +128,13 @@ class SegmentWriter:
         """Put ``frame`` in the buffer; call `durable` next, with no other wait between them.
 
         Raises:
-            Unavailable: The disk does not keep up or does not take anything: the buffer has reached 64 MiB.
+            Unavailable: The disk does not keep up or does not take anything: the buffer has reached 64 MiB, or those
+                who wait have given up.
         """
         if self._closed:
             raise Unavailable("The prediction log is closed: this worker is stopping.")
+        if self._is_stuck:
+            raise self._stuck()
         if self._buffered_bytes + len(frame) > MAX_BUFFER_BYTES:
             raise Unavailable("The prediction log cannot be written fast enough: 64 MiB wait for the disk.")
         self._buffer.append(frame)
@@ -220,13 +203,44 @@ class SegmentWriter:
         done = self._waiting or loop.create_future()
         self._waiting, self._running = None, done
         done.add_done_callback(_retrieve)
-        work = loop.run_in_executor(self._thread, self._files.write, frames)
-        work.add_done_callback(lambda finished: self._finish_batch(finished, frames, done))
+        verdict = Verdict()
+        work = loop.run_in_executor(self._thread, self._files.write, frames, verdict)
+        patience = loop.call_later(self._patience_seconds, self._give_up, frames, done, verdict)
+        work.add_done_callback(lambda finished: self._finish_batch(finished, frames, done, patience))
 
-    def _finish_batch(self, work: asyncio.Future[None], frames: list[bytes], done: asyncio.Future[None]) -> None:
+    def _give_up(self, frames: list[bytes], done: asyncio.Future[None], verdict: Verdict) -> None:
+        """The disk has not answered in time: refuse who waits for it, and those behind, until it does."""
+        if not self._durable or not verdict.give(is_kept=False):
+            return
+        self._is_stuck = True
+        self.failures += 1
+        self.lost_frames += len(frames) + len(self._buffer)
+        self._buffer, self._buffered_bytes = [], 0
+        waiting, self._waiting = self._waiting, None
+        self.error = self._stuck().message
+        logger.error("prediction log in %s: %s", self._log, self.error)
+        for one in (done, waiting):
+            if one is not None:
+                one.set_exception(self._stuck())
+                _retrieve(one)
+
+    def _stuck(self) -> Unavailable:
+        return Unavailable(f"The disk of the prediction log has not answered for {self._patience_seconds:g} s.")
+
+    def _finish_batch(
+        self,
+        work: asyncio.Future[None],
+        frames: list[bytes],
+        done: asyncio.Future[None],
+        patience: asyncio.TimerHandle,
+    ) -> None:
         self._running = None
+        patience.cancel()
         error = work.exception()
-        if error is None:
+        if done.done():  # nobody waits any more, and what was written is taken back
+            self._is_stuck = False
+            self.error = None if error is None else str(error)
+        elif error is None:
             self.error = None
             done.set_result(None)
         else:
@@ -302,92 +316,3 @@ class _WorkerLock:
     def release(self) -> None:
         """Release the lock: what is open now counts as closed."""
         os.close(self._descriptor)
-
-
-class _SegmentFiles:
-    """The open segment file; only the writer's thread calls the methods that write."""
-
-    def __init__(self, folder: Path, boot: int) -> None:
-        self._folder = folder
-        self._boot = boot
-        self._sequence = 0
-        self._descriptor: int | None = None
-        self._path = folder
-        self._synced_bytes = 0
-        self._opened_at = 0.0
-
-    def is_old(self) -> bool:
-        """Whether a segment is open for a second or longer."""
-        return self._descriptor is not None and time.monotonic() - self._opened_at >= MAX_AGE_SECONDS
-
-    def write(self, frames: list[bytes]) -> None:
-        """Append and sync; on an error cut back to what was synced before, and close the segment.
-
-        After a failed sync nothing says what reached the disk, so that file is not written again.
-        """
-        try:
-            descriptor = self._open()
-            data = b"".join(frames)
-            _write_all(descriptor, data)
-            os.fdatasync(descriptor)
-        except OSError:
-            self._abandon()
-            raise
-        self._synced_bytes += len(data)
-        if self._synced_bytes >= MAX_SEGMENT_BYTES or self.is_old():
-            self.retire()
-
-    def retire(self) -> None:
-        """Close the open segment, when there is one, and give it the name of a closed one.
-
-        A name that cannot be given is no error: the reader takes every segment but the newest of a boot as closed.
-        """
-        if self._descriptor is None:
-            return
-        os.close(self._descriptor)
-        self._descriptor = None
-        try:
-            self._path.rename(self._path.with_suffix(".seg"))
-        except OSError as error:
-            logger.error("segment %s cannot be renamed: %s", self._path, error)
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            name = SegmentName(self._folder.name, self._boot, self._sequence + 1)
-            self._path = self._folder / f"{name.stem}.open"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-            self._descriptor = os.open(self._path, flags, 0o600)
-            self._sequence += 1
-            self._synced_bytes, self._opened_at = 0, time.monotonic()
-            _sync_folder(self._folder)
-        return self._descriptor
-
-    def _abandon(self) -> None:
-        """Leave the file with what was synced; a cut that fails too is found by the reader's checksum."""
-        if self._descriptor is None:
-            return
-        try:
-            os.ftruncate(self._descriptor, self._synced_bytes)
-        except OSError as error:
-            logger.error("segment %s cannot be cut: %s", self._path, error)
-        if self._synced_bytes == 0:  # nothing was acknowledged from it, and a full disk needs no file a batch
-            self._path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-            return
-        self.retire()
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

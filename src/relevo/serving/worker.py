@@ -133,7 +133,8 @@ class Worker:
         """Serve until SIGTERM or SIGINT, then drain."""
         loop = asyncio.get_running_loop()
         log_folder = self._settings.folder("log")
-        durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, durable=True)
+        patience = self._limits.timeout_ms / 1000
+        durable = SegmentWriter(log_folder, f"worker-{self._number}", self._boot, True, patience)
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), self._key)
         lookups = Lookups(self._settings.online_store)
