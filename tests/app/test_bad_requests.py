@@ -31,7 +31,6 @@ def records(*rows: dict[str, Any]) -> bytes:
         (records({"depot": "port", "weight": "heavy"}), "weight", "heavy"),
         (records({"depot": 7, "weight": 2.0}), "depot", "7"),
         (records({"depot": "port", "weight": "NaN"}), "weight", "NaN"),
-        (b'{"dataframe_records": [{"depot": "port", "weight": NaN}]}', None, ""),
         (b'{"dataframe_records": [{"depot": "port", "weight": 1e999}]}', None, ""),
         (records({**GOOD, "colour": "red"}), "colour", "colour"),
         (records({**GOOD, "asked_at": "2024-01-01T00:00:00"}), "asked_at", "asked_at"),

@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway_home import ENDPOINT, SIGNATURE, Home
+from test_lookups import VIEW, put
 
 from relevo.contract.model import Task
-from relevo.features.declare import latest
-from relevo.features.model import Entity, FeatureView
-from relevo.features.request import OnRequest, value
+from relevo.features.request import OnRequest, asked_at, exp, log, value
 from relevo.runtimes.model import Column, ColumnType, Signature
 
-VIEW = FeatureView("gate", entity=Entity("airport", "origin"), source="flights", features={"queue": latest("queue")})
-COMPUTED = OnRequest({"half": value("distance") / 2})
+COMPUTED = OnRequest(
+    {
+        "half": value("distance") / value("seats"),
+        "hour": asked_at.in_zone("America/New_York").hour,
+        "steep": exp(log(value("distance")) * value("distance")),
+    }
+)
 EVERY_KIND = Signature(
     Task.REGRESSION,
     (
@@ -23,8 +27,8 @@ EVERY_KIND = Signature(
         Column("seats", ColumnType.INTEGER),
         Column("is_early", ColumnType.BOOLEAN),
         Column("booked_at", ColumnType.TIME),
-        Column("queue", ColumnType.FLOAT, view="gate"),
-        Column("half", ColumnType.FLOAT, is_computed=True),
+        Column("delay", ColumnType.FLOAT, view="at_origin"),
+        *(Column(transform.name, ColumnType.FLOAT, is_computed=True) for transform in COMPUTED.transforms),
     ),
     keys=(Column("origin", ColumnType.TEXT),),
     at="scheduled_at",
@@ -36,6 +40,7 @@ def gateway(folder: Path) -> Iterator[Home]:
     home = Home(folder)
     try:
         home.endpoint("buffered")
+        put(home, "JFK", h1=10.0, h2=20.0)
         home.place(1, signature=EVERY_KIND, views=(VIEW,), transforms=COMPUTED.transforms, weight=1e-3)
         home.place(2, signature=SIGNATURE)
         home.route((1, 100))

@@ -101,7 +101,7 @@ def test_a_new_token_works_at_once_and_a_revoked_one_soon_not(shared: Home) -> N
         (b"{", None, "not valid JSON"),
         (b"\xff", None, "UTF-8"),
         (b"[]", None, "Expected a JSON object"),
-        (b'{"dataframe_records": [{"distance": NaN, "carrier": "UA"}]}', "distance", "not finite"),
+        (b'{"dataframe_records": [{"distance": NaN, "carrier": "UA"}]}', "distance", "got null"),
         (b'{"dataframe_records": [{"carrier": "UA"}]}', "distance", "Missing column 'distance'"),
         (b'{"dataframe_records": [{"distance": "NaN", "carrier": "UA"}]}', "distance", "expected a number, got text"),
         (b'{"dataframe_records": [{"distance": "far", "carrier": "UA"}]}', "distance", "expected a number, got text"),

@@ -70,7 +70,7 @@ def test_inputs_are_required_and_what_views_and_transforms_fill_is_not() -> None
     assert takes(EVERY_KIND, "Predict", records({**ROW, "origin": "JFK"}))
     assert not takes(EVERY_KIND, "Predict", records({"origin": "JFK"}))
     assert not takes(EVERY_KIND, "Predict", records(ROW))  # neither the view's feature nor the key that finds it
-    assert takes(EVERY_KIND, "Predict", records({**ROW, "queue": 4.0, "half": 1.0}))
+    assert takes(EVERY_KIND, "Predict", records({**ROW, "delay": 4.0, "half": 1.0}))
 
 
 def test_records_of_one_request_have_the_same_columns() -> None:

@@ -16,6 +16,8 @@ from relevo.runtimes.model import Column, ColumnType, Signature
 MAX_REQUEST_ID = 128
 
 _FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+#: Not JSON, and what Python writes: NaN is how pandas, and MLflow's client with it, says that a value is missing.
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 #: What a column of each type takes, in words.
 EXPECTED = {
     ColumnType.FLOAT: "a number",
@@ -68,7 +70,17 @@ def unknown(kind: str, name: str, valid: Iterable[str], *, field: str | None = N
     valid = list(valid)
     near = nearest(name, valid)
     hint = f"Did you mean {near!r}?" if near else f"Expected: {', '.join(valid)}."
-    return Invalid(f"Unknown {kind} {shown(name)}. {hint}", field=field, hint=hint)
+    return Invalid(f"Unknown {kind} {shown(name)}. {hint}", field=None if field is None else _plain(field), hint=hint)
+
+
+def _plain(field: str) -> str:
+    """A name that came with the request, as the field of a refusal: short, and safe to encode."""
+    return field if len(field) <= 60 and not _has_half_a_pair(field) else shown(field)
+
+
+def _has_half_a_pair(text: str) -> bool:
+    """Whether it holds half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read(layout: Layout, body: bytes) -> tuple[tuple[str, ...], list[tuple[Any, ...]], str | None]:
@@ -99,7 +111,7 @@ def read(layout: Layout, body: bytes) -> tuple[tuple[str, ...], list[tuple[Any, 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(body.decode())
+        request = json.loads(body.decode(), parse_constant=_CONSTANTS.get)
     except UnicodeDecodeError as error:
         raise Invalid(f"The body is not UTF-8 text: {error.reason} at byte {error.start}.") from None
     except json.JSONDecodeError as error:
@@ -107,8 +119,8 @@ def _object(body: bytes) -> dict[str, Any]:
         raise Invalid(f"The body is not valid JSON: {error.msg} at {where}.") from None
     except RecursionError:
         raise Invalid("The body is nested too deeply.") from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise Invalid(f"The body is not valid JSON: {error}.") from None
+    except ValueError:
+        raise Invalid("The body has an integer of thousands of digits.") from None
     if not isinstance(request, dict):
         raise Invalid(f"Expected a JSON object, got {kind_of(request)}.")
     return request
@@ -161,7 +173,7 @@ def _records(name: str, form: list[Any]) -> tuple[tuple[str, ...], list[list[Any
             column = sorted(record.keys() ^ form[0].keys())[0]
             lacking, having = (index, 0) if column in form[0] else (0, index)
             message = f"Column {shown(column)} is in row {having} and not in row {lacking}: send the same ones in each."
-            raise Invalid(message, field=column)
+            raise Invalid(message, field=_plain(column))
     columns = tuple(form[0]) if form else ()
     return columns, [[record[column] for column in columns] for record in form]
 
@@ -186,13 +198,15 @@ def _columns(form: dict[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
     """Whole columns by name; a value may stand in a list of its own, as in a column of shape (n, 1)."""
     for name, values in form.items():
         if not isinstance(values, list):
-            raise Invalid(f"Column {shown(name)}: expected a list of values, got {kind_of(values)}.", field=name)
+            raise Invalid(
+                f"Column {shown(name)}: expected a list of values, got {kind_of(values)}.", field=_plain(name)
+            )
     sizes = {name: len(values) for name, values in form.items()}
     first = next(iter(sizes), "")
     for name, size in sizes.items():
         if size != sizes[first]:
             message = f"Column {shown(name)} has {size} rows, and column {shown(first)} has {sizes[first]}."
-            raise Invalid(message, field=name)
+            raise Invalid(message, field=_plain(name))
     plain = ([v[0] if isinstance(v, list) and len(v) == 1 else v for v in values] for values in form.values())
     return tuple(form), [list(row) for row in zip(*plain, strict=True)]
 
@@ -213,7 +227,7 @@ def cell(column: Column, value: Any, row: int) -> object:
         case ColumnType.INTEGER, int() | float():
             return _integer(column, value, row)
         case ColumnType.TEXT, str():
-            if value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value):
+            if not _has_half_a_pair(value):
                 return value
             raise refusal(column, row, "text with half a surrogate pair")
         case ColumnType.TIME, str():

@@ -123,7 +123,10 @@ def to_bytes(texts: Sequence[str]) -> bytes:
 def _cells(column: Column, values: Sequence[object]) -> list[object]:
     """The values as the column's type: at once when they are right, one by one to say what is wrong."""
     try:
-        return msgspec.convert(values, list[kind(column)])  # type: ignore[misc, no-any-return]
+        cells: list[object] = msgspec.convert(values, list[kind(column)])  # type: ignore[misc]
+        if column.type is ColumnType.TIME:
+            return [cell and cell.astimezone(UTC) for cell in cells]  # type: ignore[attr-defined]
+        return cells
     except (msgspec.ValidationError, OverflowError):
         return [cell(column, value, row) for row, value in enumerate(values)]
 

@@ -134,9 +134,17 @@ class LoadedVersion:
         return known
 
     def compute(self, decoded: Decoded, at: list[datetime]) -> None:
-        """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row)."""
+        """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row).
+
+        Raises:
+            Invalid: A transform asks for the local time of the first hours that the calendar has.
+        """
         if self._transforms is not None:
-            self._transforms.fill(_to_fill(decoded), at, decoded.sent)
+            try:
+                self._transforms.fill(_to_fill(decoded), at, decoded.sent)
+            except OverflowError:
+                message = f"A row is asked at {min(at).isoformat()}, which has no local time elsewhere."
+                raise Invalid(message, field=self.signature.at) from None
 
     def look_up(self, decoded: Decoded, at: list[datetime], store: OnlineStore) -> datetime | None:
         """Put what the caller did not send, as known at ``at`` (one a row), into the rows of ``decoded``.

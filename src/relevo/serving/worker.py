@@ -37,6 +37,7 @@ from relevo.predictions.labels import LabelIntake
 from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
+from relevo.serving.connections import Connection
 from relevo.serving.counters import Tallies
 from relevo.serving.explaining import Explanations
 from relevo.serving.gateway import Gateway
@@ -48,7 +49,6 @@ from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
 from relevo.serving.pressure import Pressure
-from relevo.serving.protocol import Protocol
 from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
@@ -313,7 +313,7 @@ def _uvicorn(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway,
         loop="uvloop",
-        http=Protocol,
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
