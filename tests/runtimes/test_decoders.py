@@ -118,6 +118,11 @@ def test_values_of_the_only_input_may_stand_alone() -> None:
         assert list(map(list, decode(body).rows)) == [[1.0], [None]]
 
 
+def test_nan_is_missing_as_pandas_means_it() -> None:
+    read = DECODE(records(changed(carrier=float("nan"), seats=float("nan"))))
+    assert read == DECODE(records(changed(carrier=None, seats=None)))
+
+
 def changed(**values: Any) -> dict[str, Any]:
     return {**ROW, **values}
 
