@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from relevo.contract.durations import format_duration, parse_duration
-from relevo.contract.model import Condition, Task
+from relevo.contract.model import Condition, Shadow, Task
 from relevo.contract.parsing import parse_contract
 from relevo.errors import Invalid
 
@@ -107,6 +107,21 @@ def test_a_contract_without_times_holds_out_a_share() -> None:
 def test_a_sliding_window_is_read() -> None:
     contract = parse_contract(_changed("window: expanding", "window: {sliding: 90d}"))
     assert contract.training.window == timedelta(days=90)
+
+
+def test_a_shadow_is_read() -> None:
+    assert parse_contract(PLAIN).release.shadow is None
+    declared = "shadow: {minutes: 30, share: 0.2, max_difference: 0.05, min_agreement: 0.98}"
+    contract = parse_contract(_changed("approvals: 1", f"approvals: 1\n  {declared}"))
+    assert contract.release.shadow == Shadow(30, 500, 0.2, 0.05, 0.98)
+    assert parse_contract(_changed("approvals: 1", "approvals: 1\n  shadow: {}")).release.shadow == Shadow()
+
+
+def test_a_regression_decides_nothing_that_a_shadow_could_agree_with() -> None:
+    problems = _problems(PLAIN + "release: {shadow: {min_agreement: 0.9}}\n")
+    assert problems == [
+        "relevo.yaml:10: release.shadow.min_agreement: a regression decides nothing; expected max_difference"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +228,24 @@ def test_a_sliding_window_is_read() -> None:
             "slo: {",
             "load_test: {rows: 1001}\n  slo: {",
             "release.load_test.rows: expected at most 1000 rows a request, got 1001",
+        ),
+        (
+            "slo: {",
+            "shadow: {request: 5}\n  slo: {",
+            "relevo.yaml:25: release.shadow.request: unknown key; expected one of minutes, requests, share, "
+            "max_difference, min_agreement, got 'request'; did you mean 'requests'?",
+        ),
+        ("slo: {", "shadow: {share: 0}\n  slo: {", "release.shadow.share: expected a share above 0, up to 1, got"),
+        ("slo: {", "shadow: {requests: 0}\n  slo: {", "release.shadow.requests: expected a whole number, 1 or more"),
+        (
+            "slo: {",
+            "shadow: {max_difference: -1}\n  slo: {",
+            "release.shadow.max_difference: expected a number, 0 or more, got",
+        ),
+        (
+            "slo: {",
+            "shadow: {min_agreement: 99}\n  slo: {",
+            "release.shadow.min_agreement: expected a share from 0 to 1, got the number 99",
         ),
         ("error_rate: 0.001", "error_rate: 2", "release.slo.error_rate: expected a share from 0 to 1, got the number"),
         ("slices: [origin, carrier]", "slices: [orign]", "slices are inputs; expected one of carrier, origin"),

@@ -64,6 +64,7 @@ def main() -> None:
         workflows,
         releases=world.releases,
         load_testing=world.load_testing,
+        shadowing=world.shadowing,
         training=SealedAtOnce(world, workflows),  # type: ignore[arg-type]
         imports=None,  # type: ignore[arg-type]  # nothing is imported here
         contracts=world.contracts,

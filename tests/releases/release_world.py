@@ -42,11 +42,12 @@ from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import Evaluation, Evidence
 from relevo.releases.model import Release as Recorded
 from relevo.releases.service import Releases
+from relevo.releases.shadowing import Shadowing
 from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Link, Number
 from relevo.runtimes.loading import PROBE_FILE, Probe
 from relevo.runtimes.model import Column, ColumnType, Signature
 from relevo.serving import heartbeats
-from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
+from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat, ShadowCounters
 from relevo.serving.policy import add
 from relevo.serving.service import Serving
 
@@ -135,8 +136,12 @@ class World:
             identity=self.identity,
             features=self.features,
         )
+        self.shadowing = Shadowing(
+            state, releases=self.releases, registry=self.registry, serving=self.serving, clock=self.clock
+        )
         self.loaded: dict[int, str] = {}
         self.counters: dict[int, Counters] = {}
+        self.shadows: dict[int, ShadowCounters] = {}
         self.boot = "b1"
 
     # -- what surrounds a release -------------------------------------------------------------------------------
@@ -173,12 +178,31 @@ class World:
         """Report as a gateway worker does that has loaded whatever is placed."""
         ready = {placed.version: self.loaded.get(placed.version, "ready") for placed in self.serving.placements(MODEL)}
         beat = Heartbeat(
-            0, os.getpid(), self.boot, datetime.now(UTC), loaded={MODEL: ready}, counters={MODEL: self.counters}
+            0,
+            os.getpid(),
+            self.boot,
+            datetime.now(UTC),
+            loaded={MODEL: ready},
+            counters={MODEL: self.counters},
+            shadows={MODEL: self.shadows},
         )
         heartbeats.write(self.settings.folder("gateway"), beat)
 
     def traffic(self, version: int, requests: int, **how: Any) -> None:
         self.counters[version] = add(self.counters.get(version, Counters()), counted(requests, **how))
+        self.beat()
+
+    def copies(self, version: int, requests: int, *, failed: int = 0, difference: float = 0.0) -> None:
+        """Let the gateway have asked the version with so many more copies of a row each."""
+        rows = requests - failed
+        more = ShadowCounters(
+            requests=requests,
+            failed=failed,
+            compared_rows=rows,
+            decided_rows=rows,
+            difference_total=rows * difference,
+        )
+        self.shadows[version] = add(self.shadows.get(version, ShadowCounters()), more)
         self.beat()
 
     def advance(self, at: datetime) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from release_world import CONTRACT, ERIN, RUTH, counted, evaluation
 
-from relevo.contract.model import Canary, Gate, ServiceLevel, Task
+from relevo.contract.model import Canary, Gate, ServiceLevel, Shadow, Task
 from relevo.errors import NotAllowed
 from relevo.identity.model import RELEVO
 from relevo.registry.model import Stage
@@ -24,10 +24,11 @@ from relevo.releases.policy import (
     defined_only,
     judge_bake,
     judge_gates,
+    judge_shadow,
     previous_champion,
     stage_after,
 )
-from relevo.serving.model import Counters
+from relevo.serving.model import Counters, ShadowCounters
 
 BEGAN = datetime(2013, 4, 1, tzinfo=UTC)
 AUC, LOSS = CONTRACT.gates
@@ -204,3 +205,58 @@ def test_enough_requests_are_judged_before_the_minutes_are_over() -> None:
         now=BEGAN,
     )
     assert verdict.bake is Bake.FAILED
+
+
+SHADOW = Shadow(minutes=10, requests=100, max_difference=0.1, min_agreement=0.9)
+
+
+def see(seen: ShadowCounters, minutes: float = 10, shadow: Shadow = SHADOW) -> BakeVerdict:
+    now = BEGAN + timedelta(minutes=minutes)
+    return judge_shadow(shadow, LEVEL, version=2, seen=seen, began_at=BEGAN, now=now)
+
+
+def copies(requests: int, *, failed: int = 0, difference: float = 0.0, changed: int = 0) -> ShadowCounters:
+    rows = requests - failed
+    return ShadowCounters(
+        requests=requests,
+        failed=failed,
+        compared_rows=rows,
+        decided_rows=rows,
+        changed_rows=changed,
+        difference_total=rows * difference,
+    )
+
+
+def test_a_shadow_passes_after_its_minutes_and_its_requests() -> None:
+    assert see(copies(100)).bake is Bake.PASSED
+    waits = "2 minutes of event time and 20 copies of requests for version 2"
+    assert see(copies(80), minutes=8.5) == BakeVerdict(Bake.GOES_ON, waits)
+    assert see(ShadowCounters(dropped=500), minutes=1e6).bake is Bake.GOES_ON  # no traffic never passes
+    assert see(copies(100, difference=0.02, changed=1)).message == (
+        "version 2 answered 100 copies; predictions differ from the champion's by 0.02 on average "
+        "and decide alike in 99.00% of the rows"
+    )
+
+
+def test_errors_end_a_shadow_early_when_they_are_beyond_chance() -> None:
+    assert see(copies(20, failed=1), minutes=1).bake is Bake.GOES_ON
+    broken = "version 2 failed 10.00% of 20 requests, allowed are 0.10%"
+    assert see(copies(20, failed=2), minutes=1) == BakeVerdict(Bake.FAILED, broken)
+    assert see(copies(100, failed=1)).bake is Bake.FAILED
+
+
+def test_bounds_on_differences_hold_once_there_are_enough_requests() -> None:
+    assert see(copies(99, difference=0.3, changed=99), minutes=1).bake is Bake.GOES_ON
+    assert see(copies(100, difference=0.3), minutes=1) == BakeVerdict(
+        Bake.FAILED, "predictions of version 2 may differ from the champion's by 0.1 on average, they differ by 0.3"
+    )
+    assert see(copies(100, changed=11)) == BakeVerdict(
+        Bake.FAILED, "version 2 needs to decide as the champion in 90.00% of the rows, it does in 89.00%"
+    )
+    assert see(copies(100, changed=10)).bake is Bake.PASSED
+    assert see(copies(100, difference=0.3, changed=99), shadow=Shadow(requests=100)).bake is Bake.PASSED
+
+
+def test_a_bound_that_cannot_be_looked_at_does_not_pass() -> None:
+    verdict = see(ShadowCounters(requests=100))
+    assert (verdict.bake, verdict.message.endswith("nothing could be compared")) == (Bake.FAILED, True)

@@ -44,6 +44,7 @@ def test_the_first_version_goes_live_without_a_canary(world: World) -> None:
         "revision": 1,
         "as_of": BEGIN,
         "champion": None,
+        "has_shadow": False,
         "steps": (),
         "is_imported": False,
     }

@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from release_world import BEGIN, MODEL, OLGA, RUTH, World
+from release_world import BEGIN, CONTRACT, MODEL, OLGA, RUTH, World
 
+from relevo.contract.model import Shadow
 from relevo.platform.settings import Settings
 from relevo.platform.state import State, metadata
 from relevo.platform.workflows import Workflows
 from relevo.registry.model import Stage
 from relevo.releases.model import ReleaseState
+from relevo.serving.model import ShadowArm
 
 PROGRAM = Path(__file__).with_name("release_program.py")
 
@@ -191,3 +195,97 @@ def test_a_release_that_was_recorded_right_before_a_crash_is_started(scene: Scen
     scene.approve("r1")
     scene.until(lambda: scene.is_in("r1", ReleaseState.LIVE))
     scene.until(lambda: scene.journal() == ["train r1", "live delay: r1"])
+
+
+WITH_SHADOW = replace(
+    CONTRACT, release=replace(CONTRACT.release, shadow=Shadow(minutes=10, requests=30, share=0.5, max_difference=0.1))
+)
+
+
+def cast(scene: Scene) -> None:
+    """Bring release r2 as far as the shadow, and kill it there."""
+    world = scene.world
+    world.live(1)
+    world.apply(WITH_SHADOW, revision=2)
+    scene.run("r2")
+    scene.approve("r2")
+    scene.until(lambda: any("30 copies of requests for version 2" in text for text in scene.waits()))
+    assert scene.is_in("r2", ReleaseState.SHADOW)
+    assert world.arms() == [(1, 100)]
+    route = world.serving.current_route(MODEL)
+    assert route is not None
+    assert route.shadow == ShadowArm(2, 0.5)
+    scene.kill()
+
+
+def test_a_shadow_comes_before_the_canary_and_kill_9_in_it_repeats_nothing(scene: Scene) -> None:
+    world = scene.world
+    cast(scene)
+    world.copies(2, 29, difference=0.05)
+    scene.run()
+    waiting = ["shadow: 10 minutes of event time and 1 copies of requests for version 2"]
+    scene.until(lambda: scene.waits() == waiting)  # what was counted still counts
+    world.advance(BEGIN + timedelta(minutes=11))
+    scene.until(lambda: scene.waits() == ["shadow: 1 copies of requests for version 2"])  # no traffic never passes
+    world.copies(2, 1, difference=0.05)
+    scene.until(lambda: world.arms() == [(1, 90), (2, 10)])
+    route = world.serving.current_route(MODEL)
+    assert route is not None
+    assert route.shadow is None
+    scene.finish_canary("r2")
+    assert world.actions("r2") == [
+        "release began",
+        "gates judged",
+        "release approved",
+        "shadow began",
+        "shadow judged",
+        "traffic shifted",
+        "traffic shifted",
+        "version promoted",
+    ]
+    judged = next(entry for entry in world.ledger.entries(limit=1000) if entry.action == "shadow judged")
+    assert judged.facts["passed"] is True
+    figures = judged.facts["figures"]
+    assert isinstance(figures, dict)
+    assert (figures["requests"], round(figures["difference"], 6), figures["agreement"]) == (30, 0.05, 1.0)
+    scene.until(lambda: scene.journal() == ["train r2", "live delay: r2"])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"failed": 20}, "version 2 failed 100.00% of 20 requests, allowed are 1.00%"),
+        (
+            {"requests": 30, "difference": 0.2},
+            "predictions of version 2 may differ from the champion's by 0.1 on average, they differ by 0.2",
+        ),
+    ],
+)
+def test_a_bad_shadow_ends_the_release_and_people_are_alerted(scene: Scene, how: dict[str, Any], reason: str) -> None:
+    world = scene.world
+    cast(scene)
+    world.copies(2, **{"requests": 20, **how})
+    scene.run()
+    scene.until(lambda: scene.is_in("r2", ReleaseState.ROLLED_BACK))
+    route = world.serving.current_route(MODEL)
+    assert route is not None
+    assert (world.arms(), route.shadow, world.placed()) == ([(1, 100)], None, {1})
+    assert world.releases.release("r2").outcome == reason
+    assert world.stages()[2] is Stage.REJECTED
+    scene.until(lambda: f"alert delay: Shadow stopped: {reason}" in scene.journal())
+
+
+def test_a_first_version_has_nobody_to_shadow(scene: Scene) -> None:
+    scene.world.apply(WITH_SHADOW, revision=2)
+    scene.run("r1")
+    scene.approve("r1")
+    scene.until(lambda: scene.is_in("r1", ReleaseState.LIVE))
+    assert "shadow began" not in scene.world.actions("r1")
+
+
+def test_a_cancelled_shadow_gets_no_more_copies(scene: Scene) -> None:
+    cast(scene)
+    scene.world.releases.end("r2", ReleaseState.CANCELLED, "wrong data", OLGA)
+    route = scene.world.serving.current_route(MODEL)
+    assert route is not None
+    assert (route.shadow, scene.world.placed()) == (None, {1})

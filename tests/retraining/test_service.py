@@ -109,6 +109,7 @@ def scene(state: State, tmp_path: Path) -> Iterator[Scene]:
         training=NeverTrains(),  # type: ignore[arg-type]
         imports=None,  # type: ignore[arg-type]  # nothing is imported here
         load_testing=None,  # type: ignore[arg-type]  # nor gets as far as that
+        shadowing=None,  # type: ignore[arg-type]
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: None,
         on_live=lambda model, release_id: None,

@@ -33,7 +33,7 @@ from relevo.registry.keys import load_signing_key
 from relevo.runtimes.linear import FILE, LinearModel, LinearRuntime, Number, Table
 from relevo.runtimes.loading import PROBE_FILE, Probe
 from relevo.runtimes.model import Column, ColumnType, Link, Signature
-from relevo.serving.model import Arm, Counters, EndpointSettings, LogMode
+from relevo.serving.model import Arm, Counters, EndpointSettings, LogMode, ShadowArm, ShadowCounters
 from relevo.serving.service import Serving
 
 ENDPOINT = "flight-delay"
@@ -144,7 +144,7 @@ class Home:
             self.serving.place(tx, ENDPOINT, version, bundle)
         return bundle
 
-    def route(self, *arms: tuple[int, float]) -> None:
+    def route(self, *arms: tuple[int, float], shadow: ShadowArm | None = None) -> None:
         with self.state.transaction() as tx:
             self.serving.set_route(
                 tx,
@@ -153,6 +153,7 @@ class Home:
                 reason="test",
                 set_by="ada",
                 effective_event_at=NOW,
+                shadow=shadow,
             )
 
     def launch(self, worker: int = 0, *, log_bytes: int | None = None) -> subprocess.Popen[bytes]:
@@ -218,6 +219,10 @@ class Home:
     def count(self, version: int) -> Counters:
         """What the version has answered, as far as the workers have reported."""
         return self.serving.counters(ENDPOINT).get(version, Counters())
+
+    def shadowed(self, version: int) -> ShadowCounters:
+        """What the version made of copies, as far as the workers have reported."""
+        return self.serving.shadow_counters(ENDPOINT).get(version, ShadowCounters())
 
     def spoil(self, bundle: str) -> None:
         """Change one byte of the bundle's runtime, where the gateway keeps it."""

@@ -65,9 +65,9 @@ def shares(route: Route | None) -> str | None:
     """Which versions answer, each with its share when there are several; None before the first route."""
     if route is None:
         return None
-    if len(route.arms) == 1:
-        return f"v{route.champion}"
-    return ", ".join(f"v{arm.version} {arm.percent:g} %" for arm in route.arms)
+    if len(route.arms) > 1:
+        return ", ".join(f"v{arm.version} {arm.percent:g} %" for arm in route.arms)
+    return f"v{route.champion}" + ("" if route.shadow is None else f", v{route.shadow.version} in its shadow")
 
 
 def health(route: Route | None, severities: list[Severity]) -> Literal["healthy", "warning", "critical", "not live"]:

@@ -38,7 +38,9 @@ from relevo.monitoring.pages import metric_points, performance
 from relevo.monitoring.policy import primary_metric
 from relevo.platform.clock import utc_now
 from relevo.platform.settings import Settings
-from relevo.serving.model import Counters
+from relevo.releases.model import ShadowFigures
+from relevo.releases.policy import shadow_figures
+from relevo.serving.model import Counters, ShadowCounters
 from relevo.serving.policy import add, error_rate, p99_ms
 
 router = APIRouter(tags=["console"], include_in_schema=False)
@@ -101,6 +103,8 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
     services = _services(request)
     applied = services.contracts.current(model)
     line = fleet_line(services, model)
+    route = services.serving.current_route(model)
+    shadow = None if route is None or route.shadow is None else route.shadow.version
     windows, metric = services.monitoring.windows(model, RECENT), primary_metric(applied.contract)
     final = [one.metrics[metric] for one in windows if one.state is WindowState.FINAL and metric in one.metrics]
     return model_page(
@@ -113,6 +117,8 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
         traffic=_traffic(services, model),
         budgets=services.service_levels.states(model, utc_now()),
         period_days=PERIOD.days,
+        shadow_version=shadow,
+        shadow=None if shadow is None else _shadow(services, model, shadow),
         chart=performance(applied.contract, windows, services.serving.routes(model)) if windows else None,
         metric=metric,
         estimate=final[-1] if final else None,
@@ -166,6 +172,11 @@ def _traffic(services: Services, model: str) -> dict[str, float | None]:
     for counters in services.serving.counters(model).values():
         total = add(total, counters)
     return {"requests": total.requests, "error_rate": error_rate(total), "p99_ms": p99_ms(total)}
+
+
+def _shadow(services: Services, model: str, version: int) -> ShadowFigures:
+    """What a version made of copies, as far as the gateway has counted."""
+    return shadow_figures(services.serving.shadow_counters(model).get(version, ShadowCounters()))
 
 
 def _spark(services: Services, model: str) -> object:

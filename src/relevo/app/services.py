@@ -38,6 +38,7 @@ from relevo.registry.service import Registry
 from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import ReleaseState
 from relevo.releases.service import Releases
+from relevo.releases.shadowing import Shadowing
 from relevo.releases.workflow import Deliver
 from relevo.retraining.service import Retraining
 from relevo.scoring.service import Scoring
@@ -229,10 +230,12 @@ def compose(settings: Settings) -> Services:
         identity=identity,
         features=features,
     )
+    shadowing = Shadowing(state, releases=releases, registry=registry, serving=serving, clock=clock)
     deliver = Deliver(
         workflows,
         releases=releases,
         load_testing=load_testing,
+        shadowing=shadowing,
         training=training,
         imports=imports,
         contracts=contracts,

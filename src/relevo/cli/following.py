@@ -18,7 +18,7 @@ from relevo.errors import JobFailed, RelevoError, Unavailable
 LOOK_EVERY_SECONDS = 0.3
 #: The control plane may be started again meanwhile; the release goes on then.
 PATIENCE_SECONDS = 60.0
-_OPEN = {"training", "waiting_for_approval", "canary"}
+_OPEN = {"training", "waiting_for_approval", "shadow", "canary"}
 T = TypeVar("T")
 _NUMBER = re.compile(r"[\d.,]+")
 

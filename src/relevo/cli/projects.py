@@ -117,7 +117,7 @@ def _located(error: Invalid, folder: Path) -> Invalid:
 def _show_release_under_way(client: Client, model: str) -> None:
     """What is applied already may still be on its way."""
     newest = next(iter(client.get("/api/releases", model=model, limit=1)), None)
-    if newest and newest["state"] in {"training", "waiting_for_approval", "canary"}:
+    if newest and newest["state"] in {"training", "waiting_for_approval", "shadow", "canary"}:
         say(f"Release {newest['id']} is under way: {newest['state'].replace('_', ' ')}.")
     elif newest and newest["state"] != "live":
         words = newest["state"].replace("_", " ")

@@ -72,7 +72,7 @@ def rollback(model: Model, reason: Why) -> None:
     """Put the previous champion back."""
     answer = Client.from_settings().post(f"/api/models/{model}/rollback", {"reason": reason})
     if "cancelled" in answer:
-        say(f"The canary {answer['cancelled']} gives its traffic back.")
+        say(f"Release {answer['cancelled']} gives its traffic back.")
         return
     arms = answer["route"]["arms"]
     say(f"{model}/{arms[0]['version']} is live again.", "green")

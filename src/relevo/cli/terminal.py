@@ -27,6 +27,7 @@ MARKS = {
     "healthy": "green",
     "staging": "yellow",
     "waiting for approval": "yellow",
+    "shadow": "yellow",
     "canary": "yellow",
     "training": "cyan",
     "rejected": "red",

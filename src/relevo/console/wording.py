@@ -28,6 +28,7 @@ TONES: dict[str, str] = {
     "provisional": "plain",
     "training": "busy",
     "staging": "busy",
+    "shadow": "busy",
     "canary": "busy",
     "waiting_for_approval": "busy",
     "warning": "warn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal
 
@@ -18,6 +19,7 @@ from relevo.contract.model import (
     Release,
     Retrain,
     ServiceLevel,
+    Shadow,
     Task,
 )
 from relevo.contract.reading import Block, one_of
@@ -63,19 +65,43 @@ def read_gate(block: Block, task: Task) -> Gate:
     return gate
 
 
-def read_release(root: Block) -> Release:
+def read_release(root: Block, task: Task) -> Release:
     """The block ``release``, or its defaults."""
     block = root.optional_block("release")
     if block is None:
         return Release()
     release = Release(
         approvals=block.whole("approvals", Release().approvals, at_least=0),
+        shadow=_shadow(block.optional_block("shadow"), task),
         canary=_canary(block.optional_block("canary")),
         slo=_service_level(block.optional_block("slo")),
         load_test=_load_test(block.optional_block("load_test")),
     )
     block.close()
     return release
+
+
+def _shadow(block: Block | None, task: Task) -> Shadow | None:
+    if block is None:
+        return None
+    shadow = Shadow(
+        minutes=block.whole("minutes", Shadow().minutes, at_least=0),
+        requests=block.whole("requests", Shadow().requests, at_least=1),
+        share=block.bounded("share", Shadow().share, lambda value: 0 < value <= 1, "a share above 0, up to 1"),
+        max_difference=_bound(block, "max_difference", lambda value: value >= 0, "a number, 0 or more"),
+        min_agreement=_bound(block, "min_agreement", lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    )
+    if task is Task.REGRESSION and "min_agreement" in block:
+        block.wrong("min_agreement", "a regression decides nothing; expected max_difference")
+    block.close()
+    return shadow
+
+
+def _bound(block: Block, key: str, is_valid: Callable[[float], bool], what: str) -> float | None:
+    if key not in block:
+        block.keys_known(key)
+        return None
+    return block.bounded(key, 0.0, is_valid, what)
 
 
 def _canary(block: Block | None) -> Canary:

@@ -132,10 +132,27 @@ class LoadTest:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """Before the canary, a version answers copies of live requests, which nobody gets.
+
+    It lasts its minutes of event time *and* its requests. ``share`` is that of the requests that are copied.
+    ``max_difference`` bounds the mean absolute difference from the champion's predictions, ``min_agreement`` the share
+    of rows that both decide alike.
+    """
+
+    minutes: int = 10
+    requests: int = 500
+    share: float = 1.0
+    max_difference: float | None = None
+    min_agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """How a version goes live."""
 
     approvals: int = 1
+    shadow: Shadow | None = None
     canary: Canary = Canary()
     slo: ServiceLevel = ServiceLevel()
     load_test: LoadTest = LoadTest()

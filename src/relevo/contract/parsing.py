@@ -71,7 +71,7 @@ def parse_with_lines(text: str, path: str = FILE_NAME) -> Parsed:
         label=label,
         training=_training(root, package, is_timed=is_timed),
         gates=tuple(read_gate(block, task) for block in root.blocks("gates")),
-        release=read_release(root),
+        release=read_release(root, task),
         log=read_log(root),
         serving=read_serving(root),
         monitor=read_monitor(root, ask),

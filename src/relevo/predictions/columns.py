@@ -31,6 +31,7 @@ PREDICTIONS: dict[str, pl.DataType] = {
     "probabilities": pl.List(pl.Float64()),
     "request_body": pl.Binary(),
     "sample": pl.Float64(),  # the share of such rows that is logged; null: all
+    "shadow_of": pl.String(),  # the prediction that the row's caller got of another version; null: the caller got this
 }
 LABELS: dict[str, pl.DataType] = {
     "prediction_id": pl.String(),
@@ -139,7 +140,7 @@ def fits(record: Record) -> bool:
     except msgspec.MsgspecError:
         return False
     count = _row_count(record)
-    lists = (record.ids, record.asked_at_us, record.predictions, record.inputs, record.keys)
+    lists = (record.ids, record.asked_at_us, record.predictions, record.inputs, record.keys, record.shadow_of or ())
     return (
         all(len(values) in (0, count) for values in lists)
         and all(len(row) == len(layout.inputs) for row in record.inputs)
@@ -156,6 +157,7 @@ def _row_count(record: Record) -> int:
 def _extend(base: dict[str, list[Any]], record: Record, count: int) -> None:
     """Append ``count`` rows of ``record`` to the lists in ``base``."""
     base["prediction_id"].extend(record.ids or [None] * count)
+    base["shadow_of"].extend(record.shadow_of or [None] * count)
     base["asked_at"].extend(record.asked_at_us or [None] * count)
     predictions: Sequence[float | Sequence[float] | None] = record.predictions or [None] * count
     for prediction in predictions:

@@ -42,6 +42,9 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
 
     ``sample`` is the share of the endpoint's answered rows that is logged; None is all of them, or a failure: those are
     always logged.
+
+    ``shadow_of`` are the ids that callers got for the same rows from another version, when this one answered a copy of
+    the request that nobody got; the record has no ids of its own. None is an answer to a caller.
     """
 
     endpoint: str
@@ -60,6 +63,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=Tru
     body: bytes | None = None
     looked_up: bytes | None = None
     sample: float | None = None
+    shadow_of: list[str] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -55,6 +55,22 @@ class PredictionLog:
         rows = self._predictions(endpoint).filter(asked >= start, asked < end)
         return rows.join(self._newest_labels(endpoint, known_by), on="prediction_id", how="left")
 
+    def shadows(self, endpoint: str, version: int) -> pl.LazyFrame:
+        """What ``version`` answered as a shadow, each row beside what its caller got, with the newest label, unordered.
+
+        ``shadow_of`` is the id of the caller's prediction; ``given``, ``given_version``, ``given_probabilities`` are
+        what that holds, and null when the log holds no such row. The label is that of the caller's prediction.
+        """
+        shadowed = self._logged(endpoint).filter(pl.col("shadow_of").is_not_null(), pl.col("version") == version)
+        given = self._predictions(endpoint).select(
+            shadow_of="prediction_id",
+            given_version="version",
+            given="prediction",
+            given_probabilities="probabilities",
+        )
+        labels = self._newest_labels(endpoint, None).rename({"prediction_id": "shadow_of"})
+        return shadowed.join(given, on="shadow_of", how="left").join(labels, on="shadow_of", how="left")
+
     def rows(self, endpoint: str) -> pl.LazyFrame:
         """Every predicted row of ``endpoint``, as in ``window`` but without labels, unordered."""
         return self._predictions(endpoint)
@@ -120,6 +136,10 @@ class PredictionLog:
         self._state.close()
 
     def _predictions(self, endpoint: str) -> pl.LazyFrame:
+        """What callers were answered, without what shadows made of the same requests."""
+        return self._logged(endpoint).filter(pl.col("shadow_of").is_null())
+
+    def _logged(self, endpoint: str) -> pl.LazyFrame:
         found = scan(table_path(self._root, "predictions", endpoint))
         if found is None:
             return pl.LazyFrame(schema=PREDICTIONS)

@@ -100,7 +100,7 @@ def train(request: Request, model: str, body: Reason, principal: Engineer) -> di
 def roll_back(request: Request, model: str, body: Reason, principal: Operator) -> dict[str, Any]:
     """Put the previous champion back; a canary under way is given up instead."""
     for release in _releases(request).under_way(model):
-        if release.state is ReleaseState.CANARY:
+        if release.state.is_moving:
             ended = request.app.state.services.deliver.cancel(release.id, f"rolled back: {body.reason}", principal)
             return {"cancelled": ended.id}
     return {"route": to_json(_releases(request).roll_back(model, principal, body.reason))}

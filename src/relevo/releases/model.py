@@ -12,6 +12,7 @@ class ReleaseState(StrEnum):
 
     TRAINING = "training"
     WAITING_FOR_APPROVAL = "waiting_for_approval"
+    SHADOW = "shadow"
     CANARY = "canary"
     LIVE = "live"
     REJECTED = "rejected"
@@ -22,7 +23,12 @@ class ReleaseState(StrEnum):
     @property
     def is_open(self) -> bool:
         """Whether the release is still under way."""
-        return self in {ReleaseState.TRAINING, ReleaseState.WAITING_FOR_APPROVAL, ReleaseState.CANARY}
+        return self.is_moving or self in {ReleaseState.TRAINING, ReleaseState.WAITING_FOR_APPROVAL}
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether live traffic reaches its version."""
+        return self in {ReleaseState.SHADOW, ReleaseState.CANARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,23 @@ class LoadFigures:
     failure: str | None = None
     is_looked_up: bool = True
     runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowFigures:
+    """What a version made of copies of live requests, beside what callers got.
+
+    ``difference`` is the mean absolute difference of the predictions, ``agreement`` the share of rows that both decide
+    alike; None where nothing could be compared, or nothing is decided. ``p99_ms`` None: slower than anything counted.
+    """
+
+    requests: int
+    failed: int
+    dropped: int
+    compared_rows: int
+    difference: float | None
+    agreement: float | None
+    p99_ms: float | None
 
 
 @dataclass(frozen=True, slots=True)

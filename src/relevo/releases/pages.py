@@ -15,8 +15,9 @@ from relevo.identity.api import requires
 from relevo.identity.model import Permission, Principal
 from relevo.platform.encoding import parse
 from relevo.releases import api, policy
-from relevo.releases.model import Evaluation, LoadFigures, Release, ReleaseState
+from relevo.releases.model import Evaluation, LoadFigures, Release, ReleaseState, ShadowFigures
 from relevo.releases.service import Releases
+from relevo.serving.model import ShadowCounters
 from relevo.statistics.metrics import METRICS
 
 router = APIRouter(tags=["console"], include_in_schema=False)
@@ -136,6 +137,7 @@ def show_evidence(
         evidence=evidence,
         evaluation=evaluation,
         load=parse(LoadFigures, load) if load is not None else None,
+        shadow=_shadow(services.serving.shadow_counters(model).get(number)),
         metrics=metric_rows(task, evaluation) if evaluation is not None else [],
         slices=_slice_rows(evaluation) if evaluation is not None else [],
         slice_metrics=list(METRICS[task]),
@@ -200,6 +202,10 @@ def _card(request: Request, release: Release, principal: Principal) -> Card:
         needed=contract.release.approvals,
         problem=problem,
     )
+
+
+def _shadow(counters: ShadowCounters | None) -> ShadowFigures | None:
+    return None if counters is None else policy.shadow_figures(counters)
 
 
 def _slice_rows(evaluation: Evaluation) -> list[tuple[str, str, dict[str, float]]]:

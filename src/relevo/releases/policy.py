@@ -11,15 +11,15 @@ from enum import StrEnum
 
 from scipy import special
 
-from relevo.contract.model import Canary, Gate, ServiceLevel, Task
+from relevo.contract.model import Canary, Gate, ServiceLevel, Shadow, Task
 from relevo.contract.rules import judge_rule, rule_variables
 from relevo.errors import NotAllowed
 from relevo.identity.model import RELEVO, Principal
 from relevo.platform.encoding import digest
 from relevo.registry.model import Stage
-from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, LoadFigures, ReleaseState
-from relevo.serving.model import Counters
-from relevo.serving.policy import error_rate, p99_ms, slower_than
+from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, LoadFigures, ReleaseState, ShadowFigures
+from relevo.serving.model import Counters, ShadowCounters
+from relevo.serving.policy import Asked, error_rate, p99_ms, slower_than
 from relevo.statistics.metrics import METRICS
 
 
@@ -225,12 +225,81 @@ def judge_bake(
     return BakeVerdict(Bake.PASSED, f"{seen.requests} requests on version {challenger} kept the service level")
 
 
+def judge_shadow(
+    shadow: Shadow, slo: ServiceLevel, *, version: int, seen: ShadowCounters, began_at: datetime, now: datetime
+) -> BakeVerdict:
+    """Look at a shadow: ``seen`` since it began, ``began_at`` and ``now`` in event time.
+
+    It passes when its minutes of event time *and* its requests are reached, and nothing is broken. Errors beyond chance
+    end it early; the bounds on the differences hold as soon as its requests are reached. Its latency is not judged: it
+    waits for its turn.
+    """
+    is_early = seen.requests < shadow.requests
+    broken = _broken_error_rate(seen, slo, version, is_early=is_early)
+    if broken is None and not is_early:
+        broken = _broken_difference(shadow, version, seen)
+    if broken is not None:
+        return BakeVerdict(Bake.FAILED, broken)
+    missing = []
+    remaining = began_at + timedelta(minutes=shadow.minutes) - now
+    if remaining > timedelta(0):
+        missing.append(f"{math.ceil(remaining.total_seconds() / 60)} minutes of event time")
+    if is_early:
+        missing.append(f"{shadow.requests - seen.requests} copies of requests for version {version}")
+    if missing:
+        return BakeVerdict(Bake.GOES_ON, " and ".join(missing))
+    return BakeVerdict(Bake.PASSED, f"version {version} answered {seen.requests} copies{_compared(seen)}")
+
+
+def _broken_difference(shadow: Shadow, version: int, seen: ShadowCounters) -> str | None:
+    difference, agreement = seen.difference, seen.agreement
+    if shadow.max_difference is not None and (difference is None or difference > shadow.max_difference):
+        got = "nothing could be compared" if difference is None else f"they differ by {difference:.4g}"
+        return (
+            f"predictions of version {version} may differ from the champion's by {shadow.max_difference:g} on average, "
+            f"{got}"
+        )
+    if shadow.min_agreement is not None and (agreement is None or agreement < shadow.min_agreement):
+        got = "nothing could be compared" if agreement is None else f"it does in {agreement:.2%}"
+        return f"version {version} needs to decide as the champion in {shadow.min_agreement:.2%} of the rows, {got}"
+    return None
+
+
+def _compared(seen: ShadowCounters) -> str:
+    if seen.difference is None:
+        return ", which could not be compared with the champion's answers"
+    decided = "" if seen.agreement is None else f" and decide alike in {seen.agreement:.2%} of the rows"
+    return f"; predictions differ from the champion's by {seen.difference:.4g} on average{decided}"
+
+
+def shadow_figures(seen: ShadowCounters) -> ShadowFigures:
+    """The counters of a shadow as people read them."""
+    p99 = p99_ms(seen)
+    return ShadowFigures(
+        requests=seen.requests,
+        failed=seen.failed,
+        dropped=seen.dropped,
+        compared_rows=seen.compared_rows,
+        difference=seen.difference,
+        agreement=seen.agreement,
+        p99_ms=p99 if p99 is not None and math.isfinite(p99) else None,
+    )
+
+
 def _broken_level(seen: Counters, slo: ServiceLevel, version: int, *, is_early: bool) -> str | None:
-    errors, latency = error_rate(seen) or 0.0, p99_ms(seen) or 0.0
-    if errors > slo.error_rate and (not is_early or _is_beyond_chance(seen.failed, seen.requests, slo.error_rate)):
-        return f"version {version} failed {errors:.2%} of {seen.requests} requests, allowed are {slo.error_rate:.2%}"
+    latency = p99_ms(seen) or 0.0
+    errors = _broken_error_rate(seen, slo, version, is_early=is_early)
+    if errors is not None:
+        return errors
     if latency > slo.p99_ms and (not is_early or _is_beyond_chance(slower_than(seen, slo.p99_ms), seen.requests, 0.01)):
         return f"version {version} answers with a p99 of {latency:.0f} ms, allowed are {slo.p99_ms:g} ms"
+    return None
+
+
+def _broken_error_rate(seen: Asked, slo: ServiceLevel, version: int, *, is_early: bool) -> str | None:
+    errors = error_rate(seen) or 0.0
+    if errors > slo.error_rate and (not is_early or _is_beyond_chance(seen.failed, seen.requests, slo.error_rate)):
+        return f"version {version} failed {errors:.2%} of {seen.requests} requests, allowed are {slo.error_rate:.2%}"
     return None
 
 

@@ -12,7 +12,7 @@ from relevo.registry.model import Stage
 from relevo.registry.service import Registry
 from relevo.releases import policy
 from relevo.releases.model import Release, ReleaseState
-from relevo.serving.model import Arm, Route
+from relevo.serving.model import Arm, Route, ShadowArm
 from relevo.serving.policy import settings_of
 from relevo.serving.service import Serving
 
@@ -74,6 +74,13 @@ class Rollout:
         if self._registry.version(release.model, number, tx).stage is Stage.CANDIDATE:
             self._registry.set_stage(tx, release.model, number, Stage.STAGING)
 
+    def cast_shadow(self, tx: Transaction, release: Release, share: float, reason: str, event_at: datetime) -> Route:
+        """All traffic stays with the champion; the release's version gets copies of this share of it."""
+        champion = self.champion(release.model, tx)
+        assert champion is not None
+        shadow = ShadowArm(required_version(release), share)
+        return self._route(tx, release, (Arm(champion, 100),), "shadow", reason, event_at, shadow)
+
     def shift(self, tx: Transaction, release: Release, percent: int, reason: str, event_at: datetime) -> Route:
         """Send ``percent`` of the traffic to the release's version, the rest to the champion."""
         champion = self.champion(release.model, tx)
@@ -93,12 +100,12 @@ class Rollout:
     def give_back(
         self, tx: Transaction, release: Release, outcome: ReleaseState, reason: str, event_at: datetime
     ) -> Route | None:
-        """Undo what a release that ends has moved: traffic, placement, stage. The new route, when traffic was split."""
+        """Undo what a release that ends has moved: traffic, placement, stage. The new route, when traffic was moved."""
         if release.version is None:
             return None
         route = None
         current = self._serving.current_route(release.model, tx)
-        if current is not None and release.version in {arm.version for arm in current.arms[1:]}:
+        if current is not None and release.version in current.versions - {current.champion}:
             route = self._route(tx, release, (Arm(current.champion, 100),), "withdraw", reason, event_at)
         self._serving.unplace(tx, release.model, release.version)
         stage = self._registry.version(release.model, release.version, tx).stage
@@ -142,7 +149,14 @@ class Rollout:
                 self._serving.unplace(tx, model, placement.version)
 
     def _route(
-        self, tx: Transaction, release: Release, arms: tuple[Arm, ...], step: str, reason: str, event_at: datetime
+        self,
+        tx: Transaction,
+        release: Release,
+        arms: tuple[Arm, ...],
+        step: str,
+        reason: str,
+        event_at: datetime,
+        shadow: ShadowArm | None = None,
     ) -> Route:
         return self._serving.set_route(
             tx,
@@ -152,6 +166,7 @@ class Rollout:
             set_by=RELEVO,
             effective_event_at=event_at,
             once=(release.id, step),
+            shadow=shadow,
         )
 
 

@@ -128,7 +128,7 @@ class Releases:
                 store.add_release(writing, begun)
             except sa.exc.IntegrityError as error:
                 raise Conflict(f"Another release of {model} began at this moment.") from error
-            self._record(writing, begun, "release began", "begin", subject=model, reason=reason)
+            self.record(writing, begun, "release began", "begin", subject=model, reason=reason)
             return begun
 
     def end(self, release_id: str, outcome: ReleaseState, reason: str, actor: Principal = RELEVO) -> Release:
@@ -145,7 +145,7 @@ class Releases:
             store.update_release(tx, release_id, utc_now(), state=outcome, outcome=reason)
             facts = {} if route is None else {"route_revision": route.revision, "back_to": route.champion}
             action = f"release {_words(outcome)}"
-            self._record(tx, release, action, "end", actor=actor, reason=reason, event_at=event_at, facts=facts)
+            self.record(tx, release, action, "end", actor=actor, reason=reason, event_at=event_at, facts=facts)
             return _found(store.find_release(tx, release_id), release_id)
 
     # -- steps of the workflow ----------------------------------------------------------------------------------
@@ -160,6 +160,7 @@ class Releases:
             "as_of": release.event_at,
             "champion": champion,
             "is_imported": self.contract_of(release).imported is not None,
+            "has_shadow": champion is not None and self.contract_of(release).release.shadow is not None,
             "steps": self.contract_of(release).release.canary.steps if champion is not None else (),
         }
 
@@ -206,7 +207,7 @@ class Releases:
         """Place the version, and wait until every gateway worker has loaded and probed it."""
         with self._state.transaction() as tx:
             release = self.locked(tx, release_id)
-            self._check_champion(tx, release)
+            self.check_champion(tx, release)
             self._rollout.place(tx, release.model, required_version(release), self.contract_of(release))
         self._rollout.await_loaded(release.model, required_version(release))
 
@@ -214,14 +215,14 @@ class Releases:
         """Send ``percent`` of the traffic to the challenger; gives what a bake is measured from."""
         with self._state.transaction() as tx:
             release = self.locked(tx, release_id)
-            self._check_champion(tx, release)
+            self.check_champion(tx, release)
             event_at = self._clock.now(release.model, tx)
             reason = f"canary step: {percent} % to version {release.version}"
             route = self._rollout.shift(tx, release, percent, reason, event_at)
             store.update_release(tx, release_id, utc_now(), state=ReleaseState.CANARY)
             facts = {"route_revision": route.revision, "percent": percent}
             step = f"canary-{percent}"
-            self._record(tx, release, "traffic shifted", step, reason=reason, event_at=event_at, facts=facts)
+            self.record(tx, release, "traffic shifted", step, reason=reason, event_at=event_at, facts=facts)
         counters = {str(version): to_json(count) for version, count in self._serving.counters(release.model).items()}
         # A repeated step gets the route that it set before, so its minutes are not begun anew.
         return {"began_at": route.effective_event_at, "champion": route.champion, "counters": counters}
@@ -251,13 +252,13 @@ class Releases:
             if release.state in {ReleaseState.LIVE, ReleaseState.ROLLED_BACK}:
                 return  # promoted by this step before a crash; a person may have rolled it back since
             _check_open(release)
-            self._check_champion(tx, release)
+            self.check_champion(tx, release)
             event_at = self._clock.now(release.model, tx)
             reason = f"promoted: {release.reason}"
             route = self._rollout.promote(tx, release, reason, event_at)
             store.update_release(tx, release_id, utc_now(), state=ReleaseState.LIVE, outcome=reason)
             facts = {"route_revision": route.revision}
-            self._record(tx, release, "version promoted", "promote", reason=reason, event_at=event_at, facts=facts)
+            self.record(tx, release, "version promoted", "promote", reason=reason, event_at=event_at, facts=facts)
 
     # -- what people do -----------------------------------------------------------------------------------------
 
@@ -282,7 +283,7 @@ class Releases:
             word = Approval(release.model, version, principal.name, approved, reason, release.evidence, utc_now())
             store.add_approval(tx, word)
             action = "release approved" if approved else "release refused"
-            self._record(tx, release, action, f"word of {principal.name}", actor=principal, reason=reason)
+            self.record(tx, release, action, f"word of {principal.name}", actor=principal, reason=reason)
             return self._count(tx, release)
 
     def roll_back(self, model: str, principal: Principal, reason: str) -> Route:
@@ -299,8 +300,10 @@ class Releases:
         self._rollout.await_loaded(model, previous)
         with self._state.transaction() as tx:
             under_way = store.open_release(tx, model, lock=True)
-            if under_way is not None and under_way.state is ReleaseState.CANARY:
-                raise Conflict(f"Release {under_way.id} is in its canary.", hint=f"Cancel {under_way.id} first.")
+            if under_way is not None and under_way.state.is_moving:
+                raise Conflict(
+                    f"Release {under_way.id} is in its {under_way.state}.", hint=f"Cancel {under_way.id} first."
+                )
             event_at = self._clock.now(model, tx)
             route = self._rollout.roll_back(
                 tx,
@@ -338,7 +341,7 @@ class Releases:
         """The contract that the release was begun under."""
         return self._contracts.revision(release.model, release.contract_revision).contract
 
-    def _check_champion(self, tx: Transaction, release: Release) -> None:
+    def check_champion(self, tx: Transaction, release: Release) -> None:
         """The evidence compares with one champion; against another one it says nothing."""
         evidence = None if release.evidence is None else store.find_evidence(tx, release.evidence)
         self._rollout.check_champion(tx, release, None if evidence is None else evidence.evaluation.champion)
@@ -351,7 +354,7 @@ class Releases:
         store.update_release(tx, release.id, utc_now(), version=found.version, evidence=found.digest)
         judged = _found(store.find_release(tx, release.id), release.id)
         words = {"gates": [gate.message for gate in gates], "passed": found.passed}
-        self._record(tx, judged, f"{what} judged", "judge" if what == "gates" else f"judge {what}", facts=words)
+        self.record(tx, judged, f"{what} judged", "judge" if what == "gates" else f"judge {what}", facts=words)
 
     def _count(self, tx: Transaction, release: Release) -> policy.ApprovalCount:
         assert release.evidence is not None
@@ -359,7 +362,7 @@ class Releases:
         given = store.approvals_of(tx, release.model, required_version(release))
         return policy.count_approvals(given, release.evidence, needed)
 
-    def _record(
+    def record(
         self,
         tx: Transaction,
         release: Release,
@@ -372,6 +375,7 @@ class Releases:
         event_at: datetime | None = None,
         facts: Mapping[str, object] | None = None,
     ) -> None:
+        """Write a step of the release into the ledger, once."""
         self._ledger.append(
             tx,
             actor=actor,

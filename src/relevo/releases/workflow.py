@@ -1,4 +1,4 @@
-"""The durable workflow of one release: train or import, judge, test under load, approve, canary, promote.
+"""The durable workflow of one release: train or import, judge, test under load, approve, shadow, canary, promote.
 
 Each step is recorded once. What a person does (cancelling, approving, rolling back) takes effect in the state store at
 once; the workflow is woken up, and its next step finds what was done. So nothing is lost when the process dies in
@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from relevo.contract.service import ContractService
@@ -24,7 +25,8 @@ from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import Evaluation, Evidence, LoadFigures, Release, ReleaseState
 from relevo.releases.policy import ApprovalCount, Bake, BakeVerdict
 from relevo.releases.service import Releases
-from relevo.serving.model import Counters
+from relevo.releases.shadowing import Shadowing, ShadowLook
+from relevo.serving.model import Counters, ShadowCounters
 from relevo.training.service import Training
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Deliver:
         *,
         releases: Releases,
         load_testing: LoadTesting,
+        shadowing: Shadowing,
         training: Training,
         imports: Imports,
         contracts: ContractService,
@@ -59,6 +62,7 @@ class Deliver:
         self._workflows = workflows
         self._releases = releases
         self._load_testing = load_testing
+        self._shadowing = shadowing
         self._training = training
         self._imports = imports
         self._contracts = contracts
@@ -150,6 +154,10 @@ class Deliver:
             return await self._end(release_id, *refusal)
         await flow.report(f"waiting until the gateway has loaded {model}/{evidence.version}")
         await flow.step(self._releases.load, release_id, name="load", retries=3)
+        if began.get("has_shadow"):
+            broken = await self._shadow(release_id)
+            if broken is not None:
+                return await self._withdraw(release_id, model, broken, "Shadow stopped")
         for percent in began["steps"]:
             broken = await self._bake(release_id, percent)
             if broken is not None:
@@ -197,20 +205,36 @@ class Deliver:
         began = await flow.step(self._releases.shift, release_id, percent, name=f"canary {percent} %")
         began_at = datetime.fromisoformat(began["began_at"])
         before = {int(version): parse(Counters, count) for version, count in began["counters"].items()}
+        look = partial(self._releases.look, release_id, began["champion"], began_at, before)
+        verdict = parse(BakeVerdict, await self._judged(look, f"look at {percent} %", f"canary at {percent} %"))
+        return verdict.message if verdict.bake is Bake.FAILED else None
+
+    async def _shadow(self, release_id: str) -> str | None:
+        """The version as a shadow; gives what broke, if anything did."""
+        flow = self._workflows
+        began = await flow.step(self._shadowing.cast, release_id, name="shadow")
+        began_at, before = datetime.fromisoformat(began["began_at"]), parse(ShadowCounters, began["counters"])
+        look = partial(self._shadowing.look, release_id, began_at, before)
+        last = parse(ShadowLook, await self._judged(look, "look at the shadow", "shadow"))
+        await flow.step(self._shadowing.conclude, release_id, last, name="judge shadow")
+        return last.message if last.bake is Bake.FAILED else None
+
+    async def _judged(self, look: Callable[[], object], name: str, what: str) -> dict[str, Any]:
+        """The first look that says how it ends."""
         looks = 0
         while True:
-            look = self._releases.look
-            found = await flow.step(look, release_id, began["champion"], began_at, before, name=f"look at {percent} %")
-            verdict = parse(BakeVerdict, found)
-            if verdict.bake is not Bake.GOES_ON:
-                return verdict.message if verdict.bake is Bake.FAILED else None
+            found: dict[str, Any] = await self._workflows.step(look, name=name)
+            if found["bake"] != Bake.GOES_ON:
+                return found
             looks += 1
             pause = LOOK_EVERY_SECONDS if looks <= FIRST_LOOKS else LOOK_LATER_EVERY_SECONDS
-            await flow.sleep(pause, waits_for=f"canary at {percent} %: {verdict.message}")
+            await self._workflows.sleep(pause, waits_for=f"{what}: {found['message']}")
 
-    async def _withdraw(self, release_id: str, model: str, reason: str) -> dict[str, Any]:
+    async def _withdraw(
+        self, release_id: str, model: str, reason: str, what: str = "Canary rolled back"
+    ) -> dict[str, Any]:
         ended = await self._end(release_id, ReleaseState.ROLLED_BACK, reason)
-        await self._workflows.step(self._on_withdrawn, model, f"Canary rolled back: {reason}", name="alert")
+        await self._workflows.step(self._on_withdrawn, model, f"{what}: {reason}", name="alert")
         return ended
 
     async def _end(self, release_id: str, outcome: ReleaseState, reason: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from relevo.serving.model import Counters, Heartbeat, LabelCounters, LogLosses
+from relevo.serving.model import Counters, Heartbeat, LabelCounters, LogLosses, ShadowCounters
 from relevo.serving.policy import add, add_labels
 
 #: A worker that has not reported for this long is taken for dead or hung. It reports at least every second.
@@ -59,6 +59,15 @@ def total(heartbeats: Iterable[Heartbeat], endpoint: str) -> dict[int, Counters]
     sums: dict[int, Counters] = {}
     for heartbeat in heartbeats:
         for version, counters in heartbeat.counters.get(endpoint, {}).items():
+            sums[version] = add(sums[version], counters) if version in sums else counters
+    return sums
+
+
+def total_shadows(heartbeats: Iterable[Heartbeat], endpoint: str) -> dict[int, ShadowCounters]:
+    """The counters of the endpoint's shadows by version, over all workers and boots."""
+    sums: dict[int, ShadowCounters] = {}
+    for heartbeat in heartbeats:
+        for version, counters in heartbeat.shadows.get(endpoint, {}).items():
             sums[version] = add(sums[version], counters) if version in sums else counters
     return sums
 

@@ -6,25 +6,24 @@ counted against it, and the champion answers instead: a bad canary costs its own
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
-from itertools import chain
 from time import perf_counter
 from typing import TypeVar
 
 from relevo.errors import Invalid, Overloaded, RelevoError, TooLarge, Unavailable
 from relevo.runtimes.decoders import Decoded
-from relevo.runtimes.exchange import Answer, Language, Predictions, Question, Reply
-from relevo.serving.deadlines import DeadlineExceeded, before
+from relevo.runtimes.exchange import Answer, Language, Question, Reply
+from relevo.serving.deadlines import DeadlineExceeded
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
+from relevo.serving.predicting import predict
 from relevo.serving.pressure import Pressure
 from relevo.serving.recording import Recording
+from relevo.serving.shadowing import Copy, Shadows
 from relevo.serving.shedding import Shedding
 from relevo.serving.splitting import key_of
 from relevo.serving.versions import LoadedVersion
@@ -50,6 +49,7 @@ class Invocations:
         wake: Loads a version that is not in memory.
         shedding: Counts requests that are sent away.
         pressure: Says which have to go so that the event loop keeps up.
+        shadows: Ask the versions that get copies of answered requests.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Invocations:
         wake: Callable[[LiveEndpoint, int], Awaitable[None]],
         shedding: Shedding,
         pressure: Pressure,
+        shadows: Shadows,
     ) -> None:
         self._inputs = inputs
         self._recording = recording
@@ -67,6 +68,7 @@ class Invocations:
         self._wake = wake
         self._shedding = shedding
         self._pressure = pressure
+        self._shadows = shadows
 
     async def rouse(self, endpoint: LiveEndpoint, version: int | None = None) -> None:
         """See to it that a version, or else the champion, is in memory, for who needs more of it than predictions.
@@ -145,7 +147,7 @@ class Invocations:
             request, asked_us = await self._inputs.take(endpoint, version, language, question, until)
             try:
                 await self._inputs.fill(version, request, asked_us, until)
-                predictions = await self._predict(version, request.rows, until)
+                predictions = await predict(version, request.rows, self._threads, until)
             except (LookupFailed, Invalid):
                 raise
             except Exception as error:
@@ -220,7 +222,7 @@ class Invocations:
             try:
                 if version.is_filled:
                     through_us = await self._inputs.fill(version, request, asked_us, until)
-                predictions = await self._predict(version, request.rows, until)
+                predictions = await predict(version, request.rows, self._threads, until)
             except LookupFailed as error:  # no fault of the version, and the champion could not answer either
                 tally.unfilled += 1
                 self._recording.append(endpoint, version, request, asked_us, ids, [], error=error.message)
@@ -254,6 +256,8 @@ class Invocations:
                 tally.missed_rows += self._recording.wanted(endpoint, ids)
             if counted:
                 tally.answered(len(ids), (perf_counter() - started) * 1000)
+                if endpoint.shadow is not None:
+                    self._shadows.mirror(endpoint, version, Copy(language, question, asked_us, ids, predictions))
             else:
                 tally.addressed += 1
             return reply
@@ -272,27 +276,6 @@ class Invocations:
             version.tally.answered(0, 0.0, failed=True)
             raise Overloaded(message)
         raise self._shedding.refusal(endpoint.name, "queue", message, wait - endpoint.queue_seconds)
-
-    async def _predict(self, version: LoadedVersion, rows: Sequence[Sequence[object]], until: float) -> Predictions:
-        """Finite predictions, made where they do not hold up the event loop."""
-        runtime = version.runtime
-        if len(rows) <= runtime.immediate_rows:
-            predictions = runtime.predict(rows)
-        elif runtime.is_blocking:
-            predictions = await before(until, runtime.predict_async(rows, until))
-        else:
-            loop = asyncio.get_running_loop()
-            predictions = await before(until, loop.run_in_executor(self._threads, runtime.predict, rows))
-        _check_finite(predictions)
-        return predictions
-
-
-def _check_finite(predictions: Predictions) -> None:
-    """Raises ValueError when one is not finite."""
-    flat = predictions if isinstance(predictions[0], float) else chain.from_iterable(predictions)
-    if not all(map(math.isfinite, flat)):
-        value = next(one for one in predictions if not all(map(math.isfinite, one if isinstance(one, list) else [one])))
-        raise ValueError(f"it gave {value}, which is not finite")
 
 
 def _failure(version: LoadedVersion, error: Exception) -> RelevoError:

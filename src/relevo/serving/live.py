@@ -44,6 +44,8 @@ class LiveEndpoint:
         settings: How its contract wants requests treated.
         limits: What its requests may take: those of the gateway, but for what the contract declares.
         concurrency: How many of them may be in flight, when the contract declares it.
+        shadow: The version that is asked with copies of the requests, when the route has one and it is loaded.
+        copies_in_flight: How many copies its shadow works on.
         sole: The version that every request goes to, when there is no other arm to choose or to fall back on.
     """
 
@@ -58,6 +60,8 @@ class LiveEndpoint:
         self.route: Route | None = None
         self._wanted: Route | None = None
         self.sole: LoadedVersion | None = None
+        self.shadow: LoadedVersion | None = None
+        self.copies_in_flight = 0
         self._arms: tuple[LoadedVersion, ...] = ()
         self._bounds: tuple[float, ...] = ()
         self._position = random.random()
@@ -84,8 +88,8 @@ class LiveEndpoint:
 
     @property
     def in_flight(self) -> int:
-        """How many requests its versions work on."""
-        return sum(version.uses for version in self.versions.values())
+        """How many requests its versions work on, without the copies that a shadow is asked with."""
+        return sum(version.uses for version in self.versions.values()) - self.copies_in_flight
 
     def choose(self) -> LoadedVersion:
         """The version for the next request; the arms of a split take turns by their shares.
@@ -150,7 +154,7 @@ class LiveEndpoint:
             self._apply(None, ())
             return
         ready = [arm for arm in wanted.arms if arm.version in self.versions]
-        is_waiting = any(self.may_come(arm.version) for arm in wanted.arms)
+        is_waiting = any(map(self.may_come, wanted.versions))
         if (is_waiting or not ready) and self._only_loaded(self.route):
             return
         # A canary answers nobody while its champion is on its way: requests wait for that one.
@@ -158,14 +162,14 @@ class LiveEndpoint:
 
     def keeps(self) -> set[int]:
         """Versions that the route in use needs, placed or not."""
-        return set() if self.route is None else {arm.version for arm in self.route.arms}
+        return set() if self.route is None else self.route.versions
 
     def needs(self) -> set[int]:
-        """Versions that must be in memory: those that share the traffic, and those that a new route waits for."""
+        """Versions that must be in memory: those that share or shadow the traffic, and those a new route waits for."""
         needed: set[int] = set()
         for route in (self.route, self._wanted):
-            if route is not None and (len(route.arms) > 1 or (route is self._wanted and self._is_new(route))):
-                needed.update(arm.version for arm in route.arms)
+            if route is not None and (len(route.versions) > 1 or (route is self._wanted and self._is_new(route))):
+                needed.update(route.versions)
         return needed
 
     def _is_new(self, wanted: Route) -> bool:
@@ -184,6 +188,8 @@ class LiveEndpoint:
         self._arms = tuple(self.versions[arm.version] for arm in arms)
         self._bounds = bounds(arms) if arms else ()
         self.sole = self._arms[0] if len(arms) == 1 else None
+        copied = None if route is None or not arms else route.shadow
+        self.shadow = None if copied is None else self.versions.get(copied.version)
 
     def _arm_at(self, place: float) -> LoadedVersion:
         if not self._arms:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relevo.serving.heartbeats import total, total_labels, total_shed
+from relevo.serving.heartbeats import total, total_labels, total_shadows, total_shed
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -27,7 +27,16 @@ def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> byte
     """
     registry = CollectorRegistry()
     registry.register(
-        _Once([*_traffic(reports), *_shed(reports), *_labels(reports), *_log(reports, alive), *_loaded(alive)])
+        _Once(
+            [
+                *_traffic(reports),
+                *_shadows(reports),
+                *_shed(reports),
+                *_labels(reports),
+                *_log(reports, alive),
+                *_loaded(alive),
+            ]
+        )
     )
     return generate_latest(registry)
 
@@ -91,6 +100,39 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
         latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
     yield from (requests, rows, refused, addressed, explained, replaced, unlogged, unfilled, unsampled, missed, latency)
+
+
+def _shadows(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "relevo_shadow_requests", "Copies of requests, by what became of them.", labels=(*_ARM, "outcome")
+    )
+    compared = CounterMetricFamily("relevo_shadow_compared_rows", "Rows that both versions answered.", labels=_ARM)
+    difference = CounterMetricFamily(
+        "relevo_shadow_difference", "Sum of the absolute differences of those rows' predictions.", labels=_ARM
+    )
+    changed = CounterMetricFamily(
+        "relevo_shadow_changed_rows", "Those of them that are decided otherwise.", labels=_ARM
+    )
+    unlogged = CounterMetricFamily(
+        "relevo_shadow_unlogged_requests", "Copies whose answer the log did not take.", labels=_ARM
+    )
+    latency = HistogramMetricFamily(
+        "relevo_shadow_duration_seconds", "From taking up a copy to its answer ready.", labels=_ARM
+    )
+    for endpoint in sorted({name for one in reports for name in one.shadows}):
+        for version, counters in sorted(total_shadows(reports, endpoint).items()):
+            arm = (endpoint, str(version))
+            requests.add_metric((*arm, "ok"), counters.requests - counters.failed)
+            requests.add_metric((*arm, "failed"), counters.failed)
+            requests.add_metric((*arm, "unfilled"), counters.unfilled)
+            requests.add_metric((*arm, "dropped"), counters.dropped)
+            compared.add_metric(arm, counters.compared_rows)
+            difference.add_metric(arm, counters.difference_total)
+            changed.add_metric(arm, counters.changed_rows)
+            unlogged.add_metric(arm, counters.unlogged)
+            buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
+            latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
+    yield from (requests, compared, difference, changed, unlogged, latency)
 
 
 def _shed(reports: Sequence[Heartbeat]) -> Iterator[Metric]:

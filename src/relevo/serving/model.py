@@ -60,6 +60,14 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowArm:
+    """A version that is asked with copies of this share of the answered requests, and answers nobody."""
+
+    version: int
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One revision of an endpoint's traffic split. The percents of the arms sum to 100."""
 
@@ -70,6 +78,12 @@ class Route:
     effective_event_at: datetime
     reason: str
     set_by: str
+    shadow: ShadowArm | None = None
+
+    @property
+    def versions(self) -> set[int]:
+        """Every version that it asks: those of the arms, and the shadow."""
+        return {arm.version for arm in self.arms} | ({self.shadow.version} if self.shadow is not None else set())
 
     @property
     def champion(self) -> int:
@@ -117,6 +131,40 @@ class Counters:
     missed_rows: int = 0
     latency_ms_total: float = 0.0
     latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowCounters:
+    """What a version made of the copies that it was asked with as a shadow: no caller had anything of it.
+
+    ``requests`` are copies that it was asked with, ``failed`` of them it could not answer; ``dropped`` are copies that
+    found the queue full, ``unfilled`` those whose features could not be looked up, and ``unlogged`` answers that the
+    log did not take. ``compared_rows`` were answered by both: ``difference_total`` sums the absolute differences of the
+    predictions (with more than two classes the mean over the classes), and ``decided_rows`` of them are decisions
+    between classes, ``changed_rows`` of which differ. ``latency`` counts ``requests`` by ``LATENCY_EDGES_MS``.
+    """
+
+    requests: int = 0
+    failed: int = 0
+    dropped: int = 0
+    unfilled: int = 0
+    unlogged: int = 0
+    compared_rows: int = 0
+    decided_rows: int = 0
+    changed_rows: int = 0
+    difference_total: float = 0.0
+    latency_ms_total: float = 0.0
+    latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+
+    @property
+    def difference(self) -> float | None:
+        """The mean absolute difference from the predictions that were given; None without a row."""
+        return self.difference_total / self.compared_rows if self.compared_rows else None
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of rows that both decide alike; None where nothing is decided."""
+        return 1 - self.changed_rows / self.decided_rows if self.decided_rows else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +227,7 @@ class Heartbeat:
     loaded: dict[str, dict[int, str]] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[int, Counters]] = field(default_factory=dict)
+    shadows: dict[str, dict[int, ShadowCounters]] = field(default_factory=dict)
     labels: dict[str, LabelCounters] = field(default_factory=dict)
     shed: dict[str, dict[str, int]] = field(default_factory=dict)
     resting: int = 0

@@ -11,9 +11,21 @@ from typing import Any, TypeVar
 
 from relevo.contract.model import Contract
 from relevo.errors import Invalid
-from relevo.serving.model import LATENCY_EDGES_MS, Arm, Counters, EndpointLimits, EndpointSettings, LabelCounters
+from relevo.serving.model import (
+    LATENCY_EDGES_MS,
+    Arm,
+    Counters,
+    EndpointLimits,
+    EndpointSettings,
+    LabelCounters,
+    ShadowArm,
+    ShadowCounters,
+)
 
-Counts = TypeVar("Counts", Counters, LabelCounters)
+Counts = TypeVar("Counts", Counters, LabelCounters, ShadowCounters)
+#: Counters of a version that was asked so many requests, each with its latency.
+Asked = Counters | ShadowCounters
+Sums = TypeVar("Sums", Counters, ShadowCounters)
 
 
 def settings_of(contract: Contract) -> EndpointSettings:
@@ -48,6 +60,21 @@ def checked_arms(arms: Iterable[Arm]) -> tuple[Arm, ...]:
     return split
 
 
+def checked_shadow(shadow: ShadowArm | None, arms: Sequence[Arm]) -> ShadowArm | None:
+    """The shadow of a route, when it can be one.
+
+    Raises:
+        Invalid: It has traffic of its own, or its share is not above 0 and at most 1.
+    """
+    if shadow is None:
+        return None
+    if shadow.version in {arm.version for arm in arms}:
+        raise Invalid(f"Version {shadow.version} has an arm, so it cannot be its own shadow.", field="shadow")
+    if not 0 < shadow.share <= 1:
+        raise Invalid(f"A shadow needs a share above 0, up to 1, got {shadow.share}.", field="shadow")
+    return shadow
+
+
 def bounds(arms: Sequence[Arm]) -> tuple[float, ...]:
     """Upper bounds of the arms' parts of [0, 1), in the arms' order; the last is 1.
 
@@ -60,12 +87,12 @@ def bounds(arms: Sequence[Arm]) -> tuple[float, ...]:
     return (*(part / total for part in accumulate(arm.percent for arm in arms[:-1])), 1.0)
 
 
-def since(after: Counters, before: Counters | None) -> Counters:
+def since(after: Sums, before: Sums | None) -> Sums:
     """What was counted between two readings."""
     return after if before is None else _by_field(after, before, operator.sub)
 
 
-def add(first: Counters, second: Counters) -> Counters:
+def add(first: Sums, second: Sums) -> Sums:
     """The counts of both."""
     return _by_field(first, second, operator.add)
 
@@ -84,7 +111,7 @@ def _by_field(first: Counts, second: Counts, combine: Callable[[Any, Any], Any])
     return type(first)(**combined)
 
 
-def error_rate(counters: Counters) -> float | None:
+def error_rate(counters: Asked) -> float | None:
     """Share of the requests that failed; None without a request.
 
     >>> error_rate(Counters(requests=200, failed=1))
@@ -93,7 +120,7 @@ def error_rate(counters: Counters) -> float | None:
     return counters.failed / counters.requests if counters.requests else None
 
 
-def latency_ms(counters: Counters, quantile: float) -> float | None:
+def latency_ms(counters: Asked, quantile: float) -> float | None:
     """The latency that the share ``quantile`` of the requests kept, in milliseconds; None without a request.
 
     Interpolated linearly inside its bucket. What is slower than the last edge gives infinity: it keeps no bound.
@@ -118,12 +145,12 @@ def latency_ms(counters: Counters, quantile: float) -> float | None:
     return math.inf
 
 
-def slower_than(counters: Counters, limit_ms: float) -> int:
+def slower_than(counters: Asked, limit_ms: float) -> int:
     """Requests that were surely slower than the limit: those in the buckets that begin at or above it."""
     begins = (0.0, *LATENCY_EDGES_MS)
     return sum(count for begin, count in zip(begins, counters.latency, strict=True) if begin >= limit_ms)
 
 
-def p99_ms(counters: Counters) -> float | None:
+def p99_ms(counters: Asked) -> float | None:
     """The 99th percentile of the latency in milliseconds; None without a request."""
     return latency_ms(counters, 0.99)

@@ -108,6 +108,50 @@ class Recording:
             version.tally.missed_rows += len(ids)
         return True
 
+    def append_shadow(
+        self,
+        endpoint: LiveEndpoint,
+        version: LoadedVersion,
+        request: Decoded | None,
+        asked_us: list[int],
+        given_ids: list[str],
+        predictions: Predictions,
+        *,
+        through_us: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Log what a shadow made of the rows that other ids were given for; of a sample, the rows that it holds.
+
+        ``request`` None: the shadow could not read it.
+
+        Raises:
+            Unavailable: The log does not take it.
+        """
+        sample = endpoint.settings.log_sample
+        kept = [place for place, one in enumerate(given_ids) if sample >= 1.0 or not is_unsampled(one)]
+        if not kept:
+            return
+        keys = request.keys if request is not None and version.signature.keys else []
+        record = frames.Record(
+            endpoint=endpoint.name,
+            version=version.version,
+            logged_at_us=time.time_ns() // 1000,
+            asked_at_us=_at(kept, asked_us),
+            ids=[],
+            layout=frames.NO_LAYOUT if request is None else version.layout,
+            inputs=[] if request is None else _at(kept, request.rows),
+            keys=[list(key.values()) for key in _at(kept, keys)] if keys else [],
+            predictions=_at(kept, predictions) if predictions else [],
+            materialised_through_us=through_us,
+            request_id=None if request is None else request.request_id,
+            status="ok" if error is None else "failed",
+            error=error,
+            looked_up=None if request is None else version.filling(request.sent).looked_up,
+            sample=sample if sample < 1.0 else None,
+            shadow_of=_at(kept, given_ids),
+        )
+        self._writer(endpoint).append(frames.encode(record))
+
     async def durable(self, endpoint: LiveEndpoint) -> None:
         """Return when what was appended is on the disk, if the endpoint's answers wait for that.
 

@@ -21,6 +21,8 @@ from relevo.serving.model import (
     LogLosses,
     Placement,
     Route,
+    ShadowArm,
+    ShadowCounters,
 )
 
 #: States of a version that was loaded and probed. A worker names one that rests only soon after it was loaded.
@@ -97,7 +99,7 @@ class Serving:
         """
         store.lock_endpoint(tx, endpoint)
         route = store.last_route(tx, endpoint)
-        if route is not None and version in {arm.version for arm in route.arms}:
+        if route is not None and version in route.versions:
             raise Conflict(f"Version {endpoint}/{version} takes traffic by route revision {route.revision}.")
         store.remove_placement(tx, endpoint, version)
 
@@ -116,6 +118,7 @@ class Serving:
         set_by: Principal | str,
         effective_event_at: datetime,
         once: tuple[str, str] | None = None,
+        shadow: ShadowArm | None = None,
     ) -> Route:
         """Record a new revision of the traffic split; the gateway follows within about 100 ms.
 
@@ -129,10 +132,11 @@ class Serving:
             set_by: Who.
             effective_event_at: Since when in event time.
             once: Workflow and step: the same again returns the revision that was recorded then.
+            shadow: The version that is asked with copies of the requests; None: no copies are made.
 
         Raises:
             NotFound: There is no such endpoint.
-            Invalid: The arms are not a split, or the first route has several.
+            Invalid: The arms are not a split, the first route has several, or the shadow is one of them.
             Conflict: A version is not placed.
         """
         if once is not None and (recorded := store.find_route_by_step(tx, once)) is not None:
@@ -141,9 +145,10 @@ class Serving:
         store.lock_endpoint(tx, endpoint)
         split = policy.checked_arms(arms)
         placed = {placement.version for placement in store.all_placements(tx, endpoint)}
-        for arm in split:
-            if arm.version not in placed:
-                raise Conflict(f"Version {endpoint}/{arm.version} is not placed, so the gateway would not load it.")
+        copied = policy.checked_shadow(shadow, split)
+        for version in [arm.version for arm in split] + ([copied.version] if copied is not None else []):
+            if version not in placed:
+                raise Conflict(f"Version {endpoint}/{version} is not placed, so the gateway would not load it.")
         before = store.last_route(tx, endpoint)
         if before is None and len(split) > 1:
             raise Invalid(f"The first route of {endpoint} sends 100 % to one version, got {len(split)} arms.")
@@ -155,6 +160,7 @@ class Serving:
             effective_event_at=effective_event_at,
             reason=reason,
             set_by=set_by if isinstance(set_by, str) else set_by.name,
+            shadow=copied,
         )
         store.add_route(tx, route, once)
         return route
@@ -221,6 +227,10 @@ class Serving:
     def counters(self, endpoint: str) -> dict[int, Counters]:
         """Cumulative counters by version, over all workers and all their boots. ``policy.since`` takes differences."""
         return heartbeats.total(heartbeats.read(self._reports), endpoint)
+
+    def shadow_counters(self, endpoint: str) -> dict[int, ShadowCounters]:
+        """Cumulative counters of the versions that were shadows, over all workers and all their boots."""
+        return heartbeats.total_shadows(heartbeats.read(self._reports), endpoint)
 
     def all_counters(self) -> dict[str, dict[int, Counters]]:
         """The same for every endpoint that was ever asked, from one reading of the reports."""

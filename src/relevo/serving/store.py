@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from relevo.platform.encoding import parse, to_json
 from relevo.platform.state import Transaction, UtcDateTime, metadata
-from relevo.serving.model import Arm, Endpoint, EndpointSettings, Placement, Route
+from relevo.serving.model import Arm, Endpoint, EndpointSettings, Placement, Route, ShadowArm
 
 endpoints = sa.Table(
     "endpoints",
@@ -27,6 +27,7 @@ routes = sa.Table(
     sa.Column("endpoint", sa.Text, sa.ForeignKey("endpoints.name"), primary_key=True),
     sa.Column("revision", sa.Integer, primary_key=True),
     sa.Column("arms", sa.JSON, nullable=False),
+    sa.Column("shadow", sa.JSON(none_as_null=True)),
     sa.Column("recorded_at", UtcDateTime, nullable=False),
     sa.Column("effective_event_at", UtcDateTime, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -103,6 +104,7 @@ def add_route(tx: Transaction, route: Route, once: tuple[str, str] | None) -> No
             endpoint=route.endpoint,
             revision=route.revision,
             arms=[{"version": arm.version, "percent": arm.percent} for arm in route.arms],
+            shadow=None if route.shadow is None else to_json(route.shadow),
             recorded_at=route.recorded_at,
             effective_event_at=route.effective_event_at,
             reason=route.reason,
@@ -214,4 +216,5 @@ def _route(row: sa.Row[Any]) -> Route:
         effective_event_at=row.effective_event_at,
         reason=row.reason,
         set_by=row.set_by,
+        shadow=None if row.shadow is None else parse(ShadowArm, row.shadow),
     )

@@ -37,6 +37,7 @@ from relevo.predictions.labels import LabelIntake
 from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
+from relevo.serving.comparing import ShadowTallies
 from relevo.serving.connections import Connection
 from relevo.serving.counters import Tallies
 from relevo.serving.explaining import Explanations
@@ -52,6 +53,7 @@ from relevo.serving.pressure import Pressure
 from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
+from relevo.serving.shadowing import Shadows
 from relevo.serving.shedding import Shedding
 from relevo.serving.versions import LoadedVersion
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
@@ -111,6 +113,7 @@ class Worker:
         self._limits = limits
         self._boot = new_boot()
         self._tallies = Tallies()
+        self._shadow_tallies = ShadowTallies()
         self._shedding = Shedding()
         self._key = load_key(settings.folder("keys"))
         self._endpoints = LiveEndpoints(self._tallies, self._key, limits)
@@ -121,6 +124,7 @@ class Worker:
         self._loading = ThreadPoolExecutor(Residency.LOADERS + 2, "load")
         self._writing = ThreadPoolExecutor(1, "labels")
         self._predicting = ThreadPoolExecutor(32, "predict")
+        self._shadowing = ThreadPoolExecutor(2, "shadow")
         self._explaining = ThreadPoolExecutor(4, "explain")
         self._bundles = BundleCache(Objects(settings.folder("objects")), settings)
         self._residency = Residency(self._endpoints, self._load, self._loading, settings.model_bytes)
@@ -141,6 +145,7 @@ class Worker:
         inputs = Inputs(lookups, self._predicting, self._event_now)
         self._recording = Recording(Log(durable, buffered, self._key, self._boot))
         pressure = Pressure(self._limits.lag_ms / 1000)
+        shadows = Shadows(inputs, self._recording, self._shadow_tallies, self._shadowing, lambda: _pressure(server))
         gateway = Gateway(
             self._number,
             self._endpoints,
@@ -151,6 +156,7 @@ class Worker:
                 self._residency.wake,
                 self._shedding,
                 pressure,
+                shadows,
             ),
             Explanations(inputs, self._explaining),
             Labelling(intake, self._writing, self._tallies, self._event_now),
@@ -171,6 +177,7 @@ class Worker:
         finally:
             following.cancel()
             watching.cancel()
+            shadows.close()
             for writer in (durable, buffered):
                 try:
                     await writer.close()
@@ -255,6 +262,7 @@ class Worker:
             loaded=states,
             revisions={one.name: one.route.revision for one in self._endpoints if one.route is not None},
             counters=self._tallies.versions(),
+            shadows=self._shadow_tallies.versions(),
             labels=self._tallies.labels(),
             shed=self._shedding.counts(),
             resting=resting,
@@ -296,13 +304,25 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._predicting, render)
 
     def _close(self, intake: LabelIntake, lookups: Lookups) -> None:
-        for threads in (self._loading, self._predicting, self._explaining, self._writing, self._reading):
+        for threads in (
+            self._loading,
+            self._predicting,
+            self._shadowing,
+            self._explaining,
+            self._writing,
+            self._reading,
+        ):
             threads.shutdown(wait=True, cancel_futures=True)
         self._endpoints.close()
         intake.close()
         lookups.close()
         self._watch.close()
         self._state.close()
+
+
+def _pressure(server: Server) -> tuple[int, int]:
+    """How many requests were answered so far, and how many are in flight."""
+    return server.server_state.total_requests, len(server.server_state.tasks)
 
 
 def _differ(one: Heartbeat, other: Heartbeat) -> bool:

@@ -22,6 +22,7 @@ STATES = {
     "rejected": "stays a candidate",
     "rolled_back": "was rolled back",
     "failed": "failed",
+    "shadow": "answers copies of the traffic",
     "canary": "takes its first traffic",
 }
 
@@ -75,7 +76,7 @@ class Progress:
             key = (release["id"], release["state"])
             if release["state"] in STATES and key not in self._seen:
                 self._seen.add(key)
-                why = "" if release["state"] in {"live", "canary"} else f": {release['outcome']}"
+                why = "" if release["state"] in {"live", "shadow", "canary"} else f": {release['outcome']}"
                 self.say(f"Version {release['version']} {STATES[release['state']]}{why}")
 
     def _view(self) -> RenderableType:

@@ -13,7 +13,7 @@ from relevo.cli.demo.traffic import Tally
 from relevo.cli.terminal import console, table
 
 #: States of a release that has not ended.
-UNDER_WAY = {"training", "waiting_for_approval", "canary"}
+UNDER_WAY = {"training", "waiting_for_approval", "shadow", "canary"}
 END = "2014-01-01T00:00:00Z"
 #: The parity proof at the end: the last week that was predicted in, and about so many predictions of it.
 PARITY_SECONDS, PARITY_ROWS = 7 * 86_400, 20_000

@@ -169,7 +169,7 @@ def _first_release(cast: Cast, example: Path, progress: Progress) -> None:
         elif release is not None and release["state"] == "live":
             progress.events([release])
             return
-        elif release is not None and release["state"] not in {"training", "canary"}:
+        elif release is not None and release["state"] not in {"training", "shadow", "canary"}:
             raise RelevoError(f"The first release is {release['state']}: {release['outcome']}")
         progress.doing(_activities(cast))
         sleep(0.1)

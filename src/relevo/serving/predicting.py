@@ -1,0 +1,41 @@
+"""A version's predictions, made where they do not hold up the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from itertools import chain
+
+from relevo.runtimes.exchange import Predictions
+from relevo.serving.deadlines import before
+from relevo.serving.versions import LoadedVersion
+
+
+async def predict(
+    version: LoadedVersion, rows: Sequence[Sequence[object]], threads: Executor, until: float
+) -> Predictions:
+    """Finite predictions for complete rows: in the event loop, in a thread or in the version's own process.
+
+    Raises:
+        DeadlineExceeded: They were not there by ``until``.
+        ValueError: One is not finite.
+    """
+    runtime = version.runtime
+    if len(rows) <= runtime.immediate_rows:
+        predictions = runtime.predict(rows)
+    elif runtime.is_blocking:
+        predictions = await before(until, runtime.predict_async(rows, until))
+    else:
+        loop = asyncio.get_running_loop()
+        predictions = await before(until, loop.run_in_executor(threads, runtime.predict, rows))
+    _check_finite(predictions)
+    return predictions
+
+
+def _check_finite(predictions: Predictions) -> None:
+    flat = predictions if isinstance(predictions[0], float) else chain.from_iterable(predictions)
+    if not all(map(math.isfinite, flat)):
+        value = next(one for one in predictions if not all(map(math.isfinite, one if isinstance(one, list) else [one])))
+        raise ValueError(f"it gave {value}, which is not finite")
