@@ -152,10 +152,10 @@ class Release:
     """How a version goes live."""
 
     approvals: int = 1
-    shadow: Shadow | None = None
     canary: Canary = Canary()
     slo: ServiceLevel = ServiceLevel()
     load_test: LoadTest = LoadTest()
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)
