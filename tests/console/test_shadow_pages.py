@@ -11,6 +11,7 @@ from plane import installation
 from season import MODEL, plant
 
 from relevo.app.services import Services
+from relevo.console.wording import percent
 from relevo.platform.clock import utc_now
 from relevo.serving import heartbeats
 from relevo.serving.model import LATENCY_EDGES_MS, Arm, Heartbeat, ShadowArm, ShadowCounters
@@ -53,8 +54,15 @@ def test_pages_show_what_a_shadow_makes_of_the_traffic(tmp_path: Path) -> None:
             answer = browser.get(path)
             check_page(answer)
             text = answer.text
-            for part in ("1,197", "17 more were dropped", "0.25%", "0.0123", "99.00%", "Nobody got its answers"):
+            for part in (
+                "1,197",
+                "17 more were dropped",
+                percent(0.0025, 2),
+                "0.0123",
+                percent(1185 / 1197, 2),
+                "Nobody got its answers",
+            ):
                 assert part in text, (path, part)
         assert "v6, v7 in its shadow" in browser.get(f"/models/{MODEL}").text
-        assert "copies of 50% to" in browser.get(f"/models/{MODEL}/releases").text
+        assert f"copies of {percent(0.5)} to" in browser.get(f"/models/{MODEL}/releases").text
         assert "Nobody got its answers" not in browser.get(f"/models/{MODEL}/versions/6").text
