@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from gateway_home import ENDPOINT, NOW, Home, body
+from gateway_home import ENDPOINT, NOW, SIGNATURE, Home, body
 from originals import seal_original, slow_model
+from test_lookups import VIEW, put
 
 from relevo.errors import Conflict, Invalid
 from relevo.predictions.collector import run
 from relevo.predictions.log import PredictionLog
+from relevo.runtimes.model import Column, ColumnType
 from relevo.serving.model import EndpointLimits, LogMode, ShadowArm
 
 
 def live(home: Home, shadow: ShadowArm, *, log: LogMode = "buffered", weight: float = 0.0, **settings: Any) -> None:
     """Version 1 in production, version 2 in its shadow, which adds ``weight`` for each mile."""
     home.endpoint(log, **settings)
-    home.place(1)
-    if not any(one.version == 2 for one in home.serving.placements()):
-        home.place(2, weight=weight)
+    placed = {one.version for one in home.serving.placements()}
+    for version in {1, 2} - placed:
+        home.place(version, weight=weight if version == 2 else 0.0)
     home.route((1, 100))
     home.start()
     for version in (1, 2):
@@ -31,6 +34,11 @@ def live(home: Home, shadow: ShadowArm, *, log: LogMode = "buffered", weight: fl
 
 def cast(home: Home, shadow: ShadowArm | None) -> None:
     home.route((1, 100), shadow=shadow)
+    follow(home)
+
+
+def follow(home: Home) -> None:
+    """Wait until the workers answer by the last route."""
     route = home.serving.current_route(ENDPOINT)
     assert route is not None
     home.eventually(lambda: all(one.revisions.get(ENDPOINT) == route.revision for one in home.serving.live_workers()))
@@ -108,6 +116,26 @@ def test_a_shadow_that_fails_reaches_no_caller(home: Home) -> None:
     assert "not finite" in (failed[0].error or "")
 
 
+def test_a_shadow_looks_up_its_own_features_as_they_were_when_asked(home: Home) -> None:
+    origin = (Column("origin", ColumnType.TEXT),)
+    delay = Column("delay", ColumnType.FLOAT, view=VIEW.name)
+    put(home, "JFK", h1=10.0, h2=20.0)
+    home.endpoint("buffered")
+    home.place(1, signature=replace(SIGNATURE, keys=origin))
+    signature = replace(SIGNATURE, inputs=(*SIGNATURE.inputs, delay), keys=origin)
+    home.place(2, signature=signature, views=(VIEW,), delay_weight=1.0)
+    live(home, ShadowArm(2))
+    row = {"distance": 1.0, "carrier": "UA", "origin": "JFK", "scheduled_at": (NOW + timedelta(hours=1.5)).isoformat()}
+    with home.client() as client:
+        answer = client.post(f"/endpoints/{ENDPOINT}/invocations", json={"dataframe_records": [row]})
+        assert (answer.status_code, answer.json()["predictions"]) == (200, [1.0])
+        home.eventually(lambda: home.shadowed(2).requests == 1)
+    assert home.shadowed(2).difference == 11.0  # 2 and the delay of 10 that was known by then, not 1
+    (record,) = [one for one in home.records() if one.shadow_of]
+    assert (record.inputs, record.keys, record.ids) == ([[1.0, "UA", 10.0]], [["JFK"]], [])
+    assert record.shadow_of == answer.json()["prediction_ids"]
+
+
 def test_a_slow_shadow_drops_copies_and_no_caller_waits_or_is_refused_for_it(home: Home) -> None:
     home.endpoint("buffered")
     bundle = seal_original(home, 2, slow_model())
@@ -134,6 +162,7 @@ def test_a_shadow_comes_and_goes_under_load_without_a_failed_request(home: Home)
     cast(home, ShadowArm(2))
     load.more(100)
     home.route((2, 100))
+    follow(home)
     load.more(100)
     load.stop()
     assert load.failures == []
