@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -36,6 +37,7 @@ def test_a_request_becomes_a_row_for_each_of_its_rows(record: RecordMaker, asked
         "request_body": None,
         "looked_up": None,
         "sample": None,
+        "shadow_of": None,
         "x_distance": 1400.0,
         "x_carrier": "UA",
         "k_origin": "JFK",
@@ -137,3 +139,13 @@ def test_a_label_without_an_outcome_says_so(asked_at: datetime) -> None:
     rows = label_rows(LabelRow(n, "e", f"p{n}", 1, value, asked_at, asked_at) for n, value in ((1, 1.0), (2, None)))
     assert rows["outcome"].to_list() == ["known", "none"]
     assert rows["value"].to_list() == [1.0, None]
+
+
+def test_rows_of_a_shadow_have_no_id_and_name_what_was_given(record: RecordMaker) -> None:
+    given = record(2)
+    shadow = msgspec.structs.replace(given, ids=[], shadow_of=given.ids)
+    assert fits(shadow)
+    rows = prediction_rows([shadow], {})
+    assert rows["prediction_id"].to_list() == [None, None]
+    assert rows["shadow_of"].to_list() == given.ids
+    assert not fits(msgspec.structs.replace(shadow, shadow_of=given.ids[:1]))
