@@ -63,6 +63,6 @@ def test_pages_show_what_a_shadow_makes_of_the_traffic(tmp_path: Path) -> None:
                 "Nobody got its answers",
             ):
                 assert part in text, (path, part)
-        assert "v6, v7 in its shadow" in browser.get(f"/models/{MODEL}").text
+        assert "v6, shadow v7" in browser.get(f"/models/{MODEL}").text
         assert f"copies of {percent(0.5)} to" in browser.get(f"/models/{MODEL}/releases").text
         assert "Nobody got its answers" not in browser.get(f"/models/{MODEL}/versions/6").text

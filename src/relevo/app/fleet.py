@@ -67,7 +67,7 @@ def shares(route: Route | None) -> str | None:
         return None
     if len(route.arms) > 1:
         return ", ".join(f"v{arm.version} {arm.percent:g} %" for arm in route.arms)
-    return f"v{route.champion}" + ("" if route.shadow is None else f", v{route.shadow.version} in its shadow")
+    return f"v{route.champion}" + ("" if route.shadow is None else f", shadow v{route.shadow.version}")
 
 
 def health(route: Route | None, severities: list[Severity]) -> Literal["healthy", "warning", "critical", "not live"]:

@@ -65,7 +65,7 @@ class Shadows:
         recording: Where its answers are logged.
         tallies: Count what it answers.
         threads: Where predictions run that would hold up the event loop; its own, so that callers never wait for them.
-        pressure: How many requests the worker has answered so far, and how many are in flight.
+        traffic: How many requests the worker has answered so far, and how many are in flight.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Shadows:
         recording: Recording,
         tallies: ShadowTallies,
         threads: Executor,
-        pressure: Callable[[], tuple[int, int]],
+        traffic: Callable[[], tuple[int, int]],
     ) -> None:
         self._inputs = inputs
         self._recording = recording
         self._tallies = tallies
         self._threads = threads
-        self._pressure = pressure
+        self._traffic = traffic
         self._lanes: dict[str, _Lane] = {}
 
     def mirror(self, endpoint: LiveEndpoint, answered_by: LoadedVersion, copy: Copy) -> None:
@@ -135,10 +135,10 @@ class Shadows:
     async def _turn(self, took: float) -> None:
         """Return when no request came for a moment, or when so much time has passed that it is a shadow's turn."""
         until = perf_counter() + max(TURN_SECONDS, TURN_TIMES * took)
-        answered, _ = self._pressure()
+        answered, _ = self._traffic()
         while True:
             await asyncio.sleep(QUIET_SECONDS)
-            before, (answered, in_flight) = answered, self._pressure()
+            before, (answered, in_flight) = answered, self._traffic()
             if (answered == before and in_flight == 0) or perf_counter() >= until:
                 return
 

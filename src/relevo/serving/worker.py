@@ -145,7 +145,7 @@ class Worker:
         inputs = Inputs(lookups, self._predicting, self._event_now)
         self._recording = Recording(Log(durable, buffered, self._key, self._boot))
         pressure = Pressure(self._limits.lag_ms / 1000)
-        shadows = Shadows(inputs, self._recording, self._shadow_tallies, self._shadowing, lambda: _pressure(server))
+        shadows = Shadows(inputs, self._recording, self._shadow_tallies, self._shadowing, lambda: _traffic(server))
         gateway = Gateway(
             self._number,
             self._endpoints,
@@ -320,7 +320,7 @@ class Worker:
         self._state.close()
 
 
-def _pressure(server: Server) -> tuple[int, int]:
+def _traffic(server: Server) -> tuple[int, int]:
     """How many requests were answered so far, and how many are in flight."""
     return server.server_state.total_requests, len(server.server_state.tasks)
 
