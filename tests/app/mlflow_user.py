@@ -13,11 +13,14 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
+import catboost  # noqa: E402
 import lightgbm  # noqa: E402
 import mlflow  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import xgboost  # noqa: E402
 from mlflow.models import infer_signature  # noqa: E402
+from sklearn.base import BaseEstimator, RegressorMixin  # noqa: E402
 from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
@@ -55,6 +58,30 @@ churn = make_pipeline(
 ).fit(people, left)
 measures = people[["months", "spend"]].astype({"months": float})
 booster = lightgbm.LGBMRegressor(n_estimators=20, verbose=-1).fit(measures, measures["spend"] * 2 + measures["months"])
+
+
+is_long = (measures["months"] > 24).astype(int)
+trees = {
+    "xgboost-booster": xgboost.train(
+        {"objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(measures, is_long), num_boost_round=10
+    ),
+    "xgboost-estimator": xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(measures, is_long),
+    "catboost": catboost.CatBoostClassifier(iterations=10, verbose=0, thread_count=1).fit(measures, is_long),
+}
+
+
+class Told(RegressorMixin, BaseEstimator):
+    """Answers which scikit-learn it runs in."""
+
+    def fit(self, X: Any, y: Any = None) -> Told:  # noqa: N803
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        import sklearn
+
+        major, minor = sklearn.__version__.split(".")[:2]
+        return np.full(len(X), int(major) + int(minor) / 10)
 
 
 class Premium(mlflow.pyfunc.PythonModel):
@@ -97,6 +124,23 @@ with mlflow.start_run() as run:
         registered_model_name="Premium prices",
         **NEEDS,
     )
+    for name, tree in trees.items():
+        flavor = mlflow.catboost if name == "catboost" else mlflow.xgboost
+        flavor.log_model(
+            tree,
+            name=name,
+            signature=infer_signature(measures, np.array([0.5])),
+            registered_model_name=name,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("xgboost-cpu", "catboost")],
+        )
+    mlflow.sklearn.log_model(
+        Told().fit(measures),
+        name="told",
+        signature=infer_signature(measures, np.array([0.5])),
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn==1.7.2", f"cloudpickle=={version('cloudpickle')}"],
+        registered_model_name="told",
+    )
     mlflow.sklearn.log_model(churn, name="unsigned", registered_model_name="unsigned", **NEEDS)
     mlflow.sklearn.log_model(
         churn,
@@ -120,5 +164,16 @@ said["spend"] = {
 said["premium"] = {
     "rows": premium_rows.assign(since=premium_rows["since"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_dict("records"),
     "answers": mlflow.pyfunc.load_model("models:/Premium prices/1").predict(premium_rows).tolist(),
+}
+said["trees"] = {
+    "rows": asked_measures.to_dict("records"),
+    "probabilities": {
+        name: (
+            tree.predict(xgboost.DMatrix(asked_measures))
+            if isinstance(tree, xgboost.Booster)
+            else tree.predict_proba(asked_measures)[:, 1]
+        ).tolist()
+        for name, tree in trees.items()
+    },
 }
 print("\n" + json.dumps(said))

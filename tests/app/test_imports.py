@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,33 @@ def test_a_booster_is_asked_through_its_own_library(home: Relevo, said: dict[str
     assert (shown["found"]["flavor"], shown["found"]["runtime"]) == ("lightgbm", "lightgbm")
     assert shown["found"]["compared_on"] == "300 generated rows; there was no holdout"
     assert predictions(home, "spend", said["spend"]["rows"]) == pytest.approx(said["spend"]["answers"], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "flavor", "runtime"),
+    [
+        ("xgboost-booster", "xgboost", "xgboost"),
+        ("xgboost-estimator", "xgboost", "xgboost"),
+        ("catboost", "catboost", "isolated"),
+    ],
+)
+def test_trees_of_other_libraries_are_asked_for_their_probabilities(
+    home: Relevo, said: dict[str, Any], name: str, flavor: str, runtime: str
+) -> None:
+    shown = bring_live(home, f"models:/{name}/1")
+    assert (shown["found"]["flavor"], shown["found"]["runtime"]) == (flavor, runtime), shown["found"]["agreement"]
+    assert shown["found"]["signature"]["classes"] == ["0", "1"]
+    expected = said["trees"]["probabilities"][name]
+    assert predictions(home, name, said["trees"]["rows"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_model_that_needs_another_scikit_learn_runs_in_that_one(home: Relevo, said: dict[str, Any]) -> None:
+    assert metadata.version("scikit-learn") != "1.7.2"
+    shown = bring_live(home, "models:/told/1")
+    assert shown["found"]["environment"].endswith("pins, built by uv")
+    assert "scikit-learn 1.7.2" in shown["found"]["libraries"]
+    assert shown["found"]["runtime"] == "isolated"
+    assert predictions(home, "told", said["spend"]["rows"][:2]) == [1.7, 1.7]
 
 
 def test_a_python_model_gets_the_frame_that_its_signature_promises(home: Relevo, said: dict[str, Any]) -> None:

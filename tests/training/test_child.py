@@ -139,8 +139,64 @@ def test_a_function_that_gives_no_estimator_is_named(job: Job, project: Project)
     folder = project.prepare()
     call_all(job, folder, "load_sources", "build")
     with pytest.raises(
-        JobFailed, match=r"taxis\.train:train should give a fitted estimator with predict_proba, got int"
+        JobFailed, match=r"taxis\.train:train should give a fitted model with predict_proba or predict, got int"
     ):
+        job.call("fit", run=str(folder.path))
+
+
+BOOSTER = """
+import lightgbm
+
+def train(training, params):
+    data = lightgbm.Dataset(training.inputs, training.label)
+    return lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, data, num_boost_round=20)
+"""
+OWN_CLASS = """
+class Share:
+    def __init__(self, longest):
+        self.longest = longest
+
+    def predict(self, frame):
+        return ANSWER
+
+
+def train(training, params):
+    return Share(training.inputs["distance"].max())
+"""
+MARGINS = """
+from sklearn.svm import LinearSVC
+
+def train(training, params):
+    return LinearSVC().fit(training.inputs[["distance"]], training.label)
+"""
+
+
+@pytest.mark.parametrize(
+    "train", [BOOSTER, OWN_CLASS.replace("ANSWER", "(frame['distance'] / self.longest).clip(0, 1).fillna(0.5)")]
+)
+def test_a_classifier_may_give_its_probabilities_from_predict(job: Job, project: Project, train: str) -> None:
+    (project.package / "taxis" / "train.py").write_text(train)
+    folder = project.prepare()
+    found = call_all(job, folder, "load_sources", "build", "fit", "evaluate")
+    assert found["metrics"]["roc_auc"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (MARGINS, r"LinearSVC gives labels and no probabilities\."),
+        (OWN_CLASS.replace("ANSWER", "(frame['distance'] > 5).astype(int)"), "probabilities, got only 0 and 1 for 200"),
+        (OWN_CLASS.replace("ANSWER", "frame['distance']"), r"Expected Share\.predict to give probabilities, got [1-9]"),
+        (OWN_CLASS.replace("ANSWER", "['late'] * len(frame)"), "to give probabilities, got could not convert"),
+    ],
+)
+def test_a_classifier_that_gives_no_probabilities_is_refused_by_its_name(
+    job: Job, project: Project, train: str, message: str
+) -> None:
+    (project.package / "taxis" / "train.py").write_text(train)
+    folder = project.prepare()
+    call_all(job, folder, "load_sources", "build")
+    with pytest.raises(JobFailed, match=message):
         job.call("fit", run=str(folder.path))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relevo.contract.model import Task
 from relevo.errors import Invalid
+from relevo.runtimes.original import check_no_labels
 
 _SAY = "Say it: --task classification --classes no,yes, in the order of its probabilities."
 
@@ -29,7 +30,7 @@ def examine(model: Any, task: Task | None, classes: Sequence[str]) -> tuple[Task
     """
     known = _own_classes(model)
     if known is None and task is not Task.CLASSIFICATION:
-        _check_no_labels(model)
+        check_no_labels(model)
         return Task.REGRESSION, ()
     if task is Task.REGRESSION:
         raise Invalid(f"{type(model).__name__} is a classifier, not a regression.", field="task")
@@ -63,15 +64,6 @@ def _objective(booster: Any) -> tuple[str, int]:
         (line.removeprefix("objective=") for line in text.splitlines() if line.startswith("objective")), ""
     )
     return objective, int(booster.num_model_per_iteration())
-
-
-def _check_no_labels(model: Any) -> None:
-    kind = getattr(model, "_estimator_type", None)
-    if kind == "classifier" or (hasattr(model, "classes_") and not hasattr(model, "predict_proba")):
-        raise Invalid(
-            f"{type(model).__name__} gives labels and no probabilities.",
-            hint="Wrap it in sklearn.calibration.CalibratedClassifierCV, which has predict_proba, and log it again.",
-        )
 
 
 def _label(label: Any) -> str:

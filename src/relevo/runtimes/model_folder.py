@@ -5,6 +5,7 @@ The bundle has a folder of its own, since the one in MLflow can be overwritten t
 
 from __future__ import annotations
 
+import importlib
 import platform
 import sys
 from importlib import metadata
@@ -14,6 +15,8 @@ from typing import Any
 #: The folder's place in a bundle.
 FOLDER = "model"
 
+#: Flavors of MLflow that give the library's own model; a pyfunc of it would answer labels, or in a shape of its own.
+_LIBRARIES = ("lightgbm", "xgboost", "catboost", "statsmodels")
 _PICKLE = "model.pkl"
 _CODE = "code"
 _LEFT_OUT = {"__pycache__", ".git", ".venv"}
@@ -64,16 +67,15 @@ def load_model(folder: Path) -> Any:
 
     flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
     if "sklearn" in flavors:
-        flavor = flavors["sklearn"]
-        if flavor.get("serialization_format") in ("cloudpickle", "pickle"):
-            return _unpickle(folder, flavor)
+        sklearn = flavors["sklearn"]
+        if sklearn.get("serialization_format") in ("cloudpickle", "pickle"):
+            return _unpickle(folder, sklearn)
         import mlflow.sklearn
 
         return mlflow.sklearn.load_model(str(folder))
-    if "lightgbm" in flavors:
-        import mlflow.lightgbm
-
-        return mlflow.lightgbm.load_model(str(folder))
+    for flavor in _LIBRARIES:
+        if flavor in flavors:
+            return importlib.import_module(f"mlflow.{flavor}").load_model(str(folder))
     import mlflow.pyfunc
 
     return mlflow.pyfunc.load_model(str(folder))

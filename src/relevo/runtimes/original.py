@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+_PROBABILITIES = "Give the model a predict_proba, or a predict that gives the probability of each class."
+_ROWS_OF_LABELS = 20
+
 
 def predict(model: Any, frame: pd.DataFrame, signature: Signature) -> np.ndarray:
     """The answers of the original model for a frame made by ``as_frame``.
@@ -74,6 +77,39 @@ def check_classes(model: Any, signature: Signature) -> None:
     indices = [str(index) for index in range(len(signature.classes))]
     if got not in (list(signature.classes), indices):
         raise Invalid(f"Expected a model of the classes {list(signature.classes)} or their indices, got {got}.")
+
+
+def check_no_labels(model: Any) -> None:
+    """Raises Invalid when the model is a classifier that gives labels only: an endpoint answers probabilities."""
+    if hasattr(model, "predict_proba"):
+        return
+    if getattr(model, "_estimator_type", None) == "classifier" or hasattr(model, "classes_"):
+        raise Invalid(
+            f"{type(model).__name__} gives labels and no probabilities.",
+            hint="Wrap it in sklearn.calibration.CalibratedClassifierCV, which has predict_proba.",
+        )
+
+
+def check_probabilities(model: Any, frame: pd.DataFrame, signature: Signature) -> None:
+    """Raises Invalid when a model without ``predict_proba`` does not give probabilities for the rows of ``frame``.
+
+    Only zeros and ones for dozens of rows are labels.
+    """
+    if signature.task is not Task.CLASSIFICATION or hasattr(model, "predict_proba"):
+        return
+    kind = type(model).__name__
+    try:
+        answers = predict(model, frame, signature)
+    except ValueError as error:
+        raise Invalid(f"Expected {kind}.predict to give probabilities, got {error}.", hint=_PROBABILITIES) from error
+    outside = answers[(answers < 0) | (answers > 1)]
+    if outside.size:
+        raise Invalid(f"Expected {kind}.predict to give probabilities, got {outside[0]:g}.", hint=_PROBABILITIES)
+    if len(frame) >= _ROWS_OF_LABELS and ((answers == 0) | (answers == 1)).all():
+        raise Invalid(
+            f"Expected {kind}.predict to give probabilities, got only 0 and 1 for {len(frame)} rows.",
+            hint=_PROBABILITIES,
+        )
 
 
 def _is_whole(label: object) -> bool:

@@ -19,11 +19,13 @@ from relevo.datasets.loaders import resolve
 from relevo.errors import Invalid
 from relevo.runtimes.frames import categories_of, frame_of_columns
 from relevo.runtimes.model import Categories, Signature
-from relevo.runtimes.original import check_classes
+from relevo.runtimes.original import check_classes, check_no_labels, check_probabilities
 from relevo.training.model import Run, TrainingSet
 from relevo.training.rows import AT, INPUT, LABEL
 
 SEED = 7
+#: Training rows that a model without ``predict_proba`` is asked about.
+_ASKED_ROWS = 200
 
 
 def training_set(run: Run, signature: Signature, rows: pl.DataFrame) -> TrainingSet:
@@ -55,7 +57,7 @@ def fit(run: Run, signature: Signature, training: TrainingSet) -> Any:
     """The estimator of the team's function.
 
     Raises:
-        Invalid: The function takes other arguments, or gave nothing that predicts.
+        Invalid: The function takes other arguments, gave nothing that predicts, or labels instead of probabilities.
     """
     entry = resolve(run.contract.training.entry, Path(run.package))
     # For code that draws from the global generators; estimators have a seed of their own.
@@ -66,12 +68,16 @@ def fit(run: Run, signature: Signature, training: TrainingSet) -> Any:
     except TypeError as error:
         raise Invalid(f"{run.contract.training.entry} should take (training, params): {error}") from error
     model = entry(training, dict(training.params))
-    needed = "predict_proba" if run.contract.task is Task.CLASSIFICATION else "predict"
-    if not hasattr(model, needed):
+    is_classification = signature.task is Task.CLASSIFICATION
+    if not (hasattr(model, "predict") or (is_classification and hasattr(model, "predict_proba"))):
+        needed = "predict_proba or predict" if is_classification else "predict"
         raise Invalid(
-            f"{run.contract.training.entry} should give a fitted estimator with {needed}, got {type(model).__name__}"
+            f"{run.contract.training.entry} should give a fitted model with {needed}, got {type(model).__name__}"
         )
+    if is_classification:
+        check_no_labels(model)
     check_classes(model, signature)
+    check_probabilities(model, training.inputs.head(_ASKED_ROWS), signature)
     return model
 
 
