@@ -89,6 +89,7 @@ def test_a_pipeline_with_text_columns_is_compiled_reviewed_and_answers_as_mlflow
     assert found["logged_metrics"] == {"accuracy": 0.9}
     release = home.await_state(shown["release"], "waiting_for_approval")
     assert (release["model"], release["version"]) == ("churn", 1)
+    assert release["reason"] == "imported from models:/churn/1"
     with pytest.raises(NotAllowed):
         home.engineer.post(f"/api/releases/{shown['release']}/decision", {"approved": True, "reason": "mine"})
     assert home.bring_live(shown["release"]) == 1

@@ -143,7 +143,7 @@ class Services:
             applied.model,
             release_id=_delivery(applied),
             as_of=self.clock.now(applied.model),
-            reason=f"contract revision {applied.revision} applied",
+            reason=_why(applied),
             requested_by=requested_by,
         )
 
@@ -159,6 +159,13 @@ class Services:
 def _is_trained_on(pins: object, dataset: DatasetVersion) -> bool:
     pin = pins.get(dataset.source) if isinstance(pins, dict) else None
     return isinstance(pin, dict) and pin.get("version") == dataset.version
+
+
+def _why(applied: AppliedContract) -> str:
+    imported = applied.contract.imported
+    if imported is None:
+        return f"contract revision {applied.revision} applied"
+    return f"imported from models:/{imported.name}/{imported.version}"
 
 
 def _delivery(applied: AppliedContract) -> str:

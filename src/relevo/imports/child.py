@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from relevo.errors import Invalid
 from relevo.imports.examining import examine
 from relevo.imports.folder import FILES, MODEL, files_of
@@ -19,6 +21,7 @@ from relevo.imports.rows import example_rows, generated_rows, known_texts
 from relevo.imports.schema import describe
 from relevo.platform.child import progress, serve
 from relevo.platform.encoding import parse, to_json
+from relevo.registry.load_rows import LOAD_ROWS_FILE, MOST_LOAD_ROWS, LoadRows
 from relevo.runtimes.compilation import compile_model
 from relevo.runtimes.frames import as_frame
 from relevo.runtimes.model import Signature
@@ -56,7 +59,9 @@ def pack(folder: str, asked: dict[str, Any]) -> dict[str, Any]:
             field="signature",
             hint="Log it with the signature of the frame that it predicts from.",
         ) from error
-    _write(place / FILES, {path: content for path, content in compiled.files.items() if path not in files})
+    load_rows = LoadRows(tuple(column.name for column in signature.inputs), rows[:MOST_LOAD_ROWS])
+    made_here = {path: content for path, content in compiled.files.items() if path not in files}
+    _write(place / FILES, {**made_here, LOAD_ROWS_FILE: msgspec.json.encode(load_rows)})
     made = len(rows) - len(examples)
     told = (
         f"{len(examples)} rows of the input example and {made} generated rows" if examples else f"{made} generated rows"

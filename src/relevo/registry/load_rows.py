@@ -1,4 +1,7 @@
-"""Held-out rows that are sealed with a version as requests bring them: what a load test sends."""
+"""Rows that are sealed with a version as requests bring them: what a load test sends.
+
+They are held-out ones, or of an imported model those on which its runtimes were compared.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,8 @@ class LoadRows(msgspec.Struct, frozen=True):
 def read_load_rows(folder: Path) -> LoadRows | None:
     """The rows in the verified bundle in ``folder``; None when it holds none.
 
-    A bundle that was sealed without them, as of an imported model, has at least those of its probe: few, some of them
-    awkward. Rows that its signature would refuse are left out.
+    A bundle that was sealed without them has at least those of its probe: few, some of them awkward. Rows that its
+    signature would refuse are left out.
     """
     path = folder / LOAD_ROWS_FILE
     if path.is_file():
