@@ -142,12 +142,15 @@ def test_tokens_and_principals_are_made_listed_and_ended(client: Client, tokens:
     admin = bearer(tokens["admin"])
     made = client.post("/api/principals", headers=admin, json={"name": "ana", "role": "reviewer"})
     assert made.status_code == 201 and made.json()["created_by"] == "admin"
-    token = client.post("/api/tokens", headers=admin, json={"principal": "ana", "note": "laptop"}).json()
+    token = client.post(
+        "/api/tokens", headers=admin, json={"principal": "ana", "note": "laptop", "rate": "5/minute"}
+    ).json()
     assert token["role"] == "reviewer"
     assert client.get("/api/me", headers=bearer(token["token"])).json()["name"] == "ana"
     listed = client.get("/api/tokens", headers=admin)
     assert token["token"] not in listed.text
     assert token["id"] in [each["id"] for each in listed.json()]
+    assert {each["id"]: each["rate"] for each in listed.json()}[token["id"]] == "5/min"
     assert client.delete(f"/api/tokens/{token['id']}", headers=admin).status_code == 204
     assert client.get("/api/me", headers=bearer(token["token"])).status_code == 401
     assert client.delete("/api/principals/ana", headers=admin).status_code == 204
@@ -168,6 +171,7 @@ def test_tokens_and_principals_are_made_listed_and_ended(client: Client, tokens:
         ({"principal": "viewer", "expires_at": "2030-01-01T00:00:00"}, 422),
         ({"principal": "viewer", "expires_at": "2020-01-01T00:00:00Z"}, 400),
         ({"principal": "viewer", "unknown": 1}, 422),
+        ({"principal": "viewer", "rate": "often"}, 400),
     ],
 )
 def test_a_wrong_token_request_is_refused(

@@ -99,7 +99,7 @@ def hang(client: httpx.Client, home: Home) -> int:
 
 
 def test_a_hung_model_costs_its_own_requests_alone_and_is_replaced(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(timeout_ms=1_500, queue_ms=300))
+    home.endpoint("buffered", limits=EndpointLimits(timeout_ms=4_000, queue_ms=300))
     serve_original(home, awkward_model())
     home.place(2)
     worker = home.workers[0]
@@ -109,6 +109,8 @@ def test_a_hung_model_costs_its_own_requests_alone_and_is_replaced(home: Home) -
         home.eventually(lambda: home.predict(client).status_code == 429)  # at once, not after the time-out
         linear = client.post(INVOCATIONS, json=body(1.0), headers={"x-relevo-version": "2"})
         assert (linear.status_code, linear.json()["predictions"]) == (200, [2.0])
+        # After so long it is expected to take as long again; above 1.3 s that is two seconds until 300 ms are left.
+        home.eventually(lambda: int(home.predict(client).headers.get("retry-after", "0")) >= 2)
         assert waiting.result() == 504
         home.eventually(lambda: home.predict(client).status_code == 200, 60)
         assert children(worker.pid) != [hung]
@@ -166,3 +168,14 @@ def test_a_killed_model_is_replaced_while_every_request_is_answered(home: Home) 
         os.kill(killed, signal.SIGKILL)
         assert set(load.result()) == {200}
     home.eventually(lambda: home.count(1).replaced == 1)
+
+
+def test_explanations_that_would_only_wait_are_sent_away(home: Home) -> None:
+    home.endpoint("buffered")
+    serve_original(home, awkward_model())
+    explain = INVOCATIONS.replace("invocations", "explain")
+    with home.client() as client, ThreadPoolExecutor(24) as callers:
+        statuses = list(callers.map(lambda _: client.post(explain, json=body(1.0)).status_code, range(24)))
+        assert statuses.count(429) >= 1
+        assert set(statuses) <= {422, 429, 504}  # the bundle has no rows to compare with, as its child says in the end
+        assert f'relevo_shed_requests_total{{endpoint="{ENDPOINT}",reason="explain"}}' in client.get("/metrics").text

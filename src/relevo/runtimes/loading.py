@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,7 +96,7 @@ class LoadedRuntime:
         self._probe = probe
         self._make_explainer = explainer
         self._explainer: IsolatedRuntime | None = None
-        self._limits = ProcessLimits()
+        self._explainer_limits = ProcessLimits()
         self._lock = threading.Lock()
 
     async def predict_async(self, rows: Sequence[Sequence[object]], until: float | None = None) -> Predictions:
@@ -112,12 +113,16 @@ class LoadedRuntime:
         return self._runtime.expected_wait() if isinstance(self._runtime, IsolatedRuntime) else 0.0
 
     def protect(self, limits: ProcessLimits) -> None:
-        """Bound what the model's own processes may take, when it has some."""
-        self._limits = limits
-        with self._lock:
-            for one in (self._runtime, self._explainer):
-                if isinstance(one, IsolatedRuntime):
-                    one.limits = limits
+        """Bound what the model's own processes may take, when it has some; does not block.
+
+        An explanation asks the model many times, and keeps the time of an unbounded one.
+        """
+        self._explainer_limits = replace(limits, call_seconds=max(limits.call_seconds, ProcessLimits().call_seconds))
+        if isinstance(self._runtime, IsolatedRuntime):
+            self._runtime.limits = limits
+        explainer = self._explainer
+        if explainer is not None:
+            explainer.limits = self._explainer_limits
 
     def explain(self, rows: Sequence[Sequence[object]]) -> Explanation:
         """What each input adds to the answers for rows ``(n_rows, n_inputs)``; may take seconds, and blocks.
@@ -135,7 +140,7 @@ class LoadedRuntime:
         with self._lock:
             if self._explainer is None:
                 self._explainer = self._make_explainer()
-                self._explainer.limits = self._limits
+                self._explainer.limits = self._explainer_limits
         flat: Any = self._explainer.predict(rows)
         return explanation_of(flat, self.signature, Link.IDENTITY)
 

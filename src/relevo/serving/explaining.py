@@ -20,10 +20,13 @@ from relevo.runtimes.model import Link
 from relevo.serving.deadlines import before
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint
+from relevo.serving.shedding import Shedding
 from relevo.serving.versions import LoadedVersion
 
 #: Rows of one request: sampling takes a tenth of a second a row.
 MAX_ROWS = 100
+#: Requests that are explained at once, or wait for that.
+MAX_REQUESTS = 16
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,11 +49,14 @@ class Explanations:
     Args:
         inputs: Makes the rows.
         threads: Where explaining blocks.
+        shedding: Counts requests that are sent away.
     """
 
-    def __init__(self, inputs: Inputs, threads: Executor) -> None:
+    def __init__(self, inputs: Inputs, threads: Executor, shedding: Shedding) -> None:
         self._inputs = inputs
         self._threads = threads
+        self._shedding = shedding
+        self._requests = 0
 
     async def answer(self, endpoint: LiveEndpoint, question: Question, addressed: int | None) -> Reply:
         """Predictions with what each input adds; the champion's, or those of the version that is addressed.
@@ -60,9 +66,20 @@ class Explanations:
             TooLarge: It has too many rows.
             Unavailable: No version is loaded.
             DeadlineExceeded: It was not ready in the endpoint's time.
+            Overloaded: Too many requests are being explained.
             RelevoError: The model raised.
         """
-        until = perf_counter() + endpoint.timeout_seconds
+        if self._requests >= MAX_REQUESTS:
+            message = f"{MAX_REQUESTS} requests are being explained; try again later."
+            raise self._shedding.refusal(endpoint.name, "explain", message)
+        self._requests += 1
+        try:
+            return await self._answer(endpoint, question, addressed)
+        finally:
+            self._requests -= 1
+
+    async def _answer(self, endpoint: LiveEndpoint, question: Question, addressed: int | None) -> Reply:
+        until = perf_counter() + endpoint.patience_seconds
         version = endpoint.champion() or endpoint.choose() if addressed is None else endpoint.addressed(addressed)
         with version:
             try:

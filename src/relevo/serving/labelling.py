@@ -88,7 +88,7 @@ class Labelling:
         loop = asyncio.get_running_loop()
         record = partial(self._intake.record, endpoint.name, endpoint.number, labels, correct=request.correct)
         try:
-            until = perf_counter() + endpoint.timeout_seconds
+            until = perf_counter() + endpoint.patience_seconds
             result = await before(until, loop.run_in_executor(self._thread, record))
         except SQLAlchemyError as error:
             logger.exception("labels of %s cannot be stored", endpoint.name)

@@ -43,6 +43,8 @@ class LiveEndpoint:
     Attributes:
         settings: How its contract wants requests treated.
         limits: What its requests may take: those of the gateway, but for what the contract declares.
+        timeout_seconds: The time of a prediction.
+        patience_seconds: The time of explanations and labels: that of the gateway, or a longer one of the contract.
         concurrency: How many of them may be in flight, when the contract declares it.
         shadow: The version that is asked with copies of the requests, when the route has one and it is loaded.
         copies_in_flight: How many copies its shadow works on.
@@ -77,6 +79,7 @@ class LiveEndpoint:
         self.settings = settings
         self.limits = self._worker_limits.of_endpoint(settings.limits)
         self.timeout_seconds = self.limits.timeout_ms / 1000
+        self.patience_seconds = max(self.limits.timeout_ms, self._worker_limits.timeout_ms) / 1000
         self.queue_seconds = self.limits.queue_ms / 1000
         self.concurrency = settings.limits.concurrency
         for version in self.versions.values():

@@ -158,7 +158,7 @@ class Worker:
                 pressure,
                 shadows,
             ),
-            Explanations(inputs, self._explaining),
+            Explanations(inputs, self._explaining, self._shedding),
             Labelling(intake, self._writing, self._tallies, self._event_now),
             self._read_tokens,
             self._read_metrics,
