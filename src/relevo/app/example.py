@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
 from relevo.platform.settings import Settings
@@ -16,7 +15,7 @@ from relevo.predictions.log import PredictionLog
 from relevo.registry.bundles import read_manifest
 from relevo.registry.model import Manifest
 from relevo.registry.service import Registry
-from relevo.runtimes.loading import PROBE_FILE, Probe
+from relevo.runtimes.loading import PROBE_FILE, decode_probe
 
 _EARLIEST, _LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)
 
@@ -54,7 +53,7 @@ def curl_line(gateway: str, model: str, row: dict[str, object]) -> str:
 def _sealed(folder: Path) -> tuple[Manifest, tuple[tuple[str, object], ...]]:
     """The manifest of a bundle and one row of its probe; what is sealed never changes."""
     manifest = read_manifest(folder)
-    probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+    probe = decode_probe((folder / PROBE_FILE).read_bytes())
     inputs = manifest.signature.inputs
     asked = [place for place, column in enumerate(inputs) if column.is_asked]
     rows = sorted(probe.rows, key=lambda row: sum(row[place] is None for place in asked))

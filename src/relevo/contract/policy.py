@@ -13,6 +13,7 @@ import msgspec
 from relevo.contract.durations import format_duration
 from relevo.contract.model import AppliedContract, Change, Condition, Contract, Difference, Gate, Scalar, Source
 from relevo.contract.reading import Problems, meant, one_of
+from relevo.platform.encoding import parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,12 @@ def references(contract: Contract) -> list[Reference]:
 
 def views_of(description: Mapping[str, object]) -> tuple[View, ...]:
     """The views of a description, typed."""
-    return msgspec.convert(description.get("views", []), tuple[View, ...])
+    return parse(tuple[View, ...], description.get("views", []))
 
 
 def transforms_of(description: Mapping[str, object]) -> tuple[ViewTransform, ...]:
     """The request-time transforms of a description, each after those that it reads."""
-    return msgspec.convert(description.get("transforms", []), tuple[ViewTransform, ...])
+    return parse(tuple[ViewTransform, ...], description.get("transforms", []))
 
 
 def check_description(contract: Contract, description: Mapping[str, object], problems: Problems) -> None:

@@ -11,7 +11,8 @@ import msgspec
 
 T = TypeVar("T")
 
-#: msgspec reads a class on first use, and crashes when two threads do so for the same one.
+#: msgspec reads a class on first use, and crashes when two threads do so for the same one. So classes are read by
+#: ``parse`` alone, or by a decoder that is made with its module.
 _preparing = threading.Lock()
 _prepared: set[Any] = set()
 

@@ -36,10 +36,13 @@ class Progress:
     last_error: str | None = None
 
 
+_decode = msgspec.json.Decoder(Progress).decode
+
+
 def read_progress(log: Path) -> Progress | None:
     """The last progress, or None when there is none that can be read."""
     try:
-        return msgspec.json.decode((log / PROGRESS_FILE).read_bytes(), type=Progress)
+        return _decode((log / PROGRESS_FILE).read_bytes())
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from relevo.registry.bundles import read_manifest
-from relevo.runtimes.loading import PROBE_FILE, Probe
+from relevo.runtimes.loading import PROBE_FILE, decode_probe
 
 #: Their place in a bundle.
 LOAD_ROWS_FILE = "load_rows.json"
@@ -49,6 +49,9 @@ class LoadRows(msgspec.Struct, frozen=True):
         ]
 
 
+_decode = msgspec.json.Decoder(LoadRows).decode
+
+
 def read_load_rows(folder: Path) -> LoadRows | None:
     """The rows in the verified bundle in ``folder``; None when it holds none.
 
@@ -57,9 +60,9 @@ def read_load_rows(folder: Path) -> LoadRows | None:
     """
     path = folder / LOAD_ROWS_FILE
     if path.is_file():
-        return msgspec.json.decode(path.read_bytes(), type=LoadRows)
+        return _decode(path.read_bytes())
     signature = read_manifest(folder).signature
-    probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+    probe = decode_probe((folder / PROBE_FILE).read_bytes())
     sent = [(place, column) for place, column in enumerate(signature.inputs) if not column.is_computed]
     rows = [
         [row[place] for place, _ in sent]

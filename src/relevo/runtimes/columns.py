@@ -21,9 +21,9 @@ from relevo.runtimes.loading import (
     PROBE_FILE,
     LoadedRuntime,
     Predictions,
-    Probe,
     Sealed,
     check_probe,
+    decode_probe,
     load_runtime,
 )
 from relevo.runtimes.model import CATEGORIES_FILE, Signature
@@ -50,7 +50,7 @@ def open_model(folder: Path, manifest: Sealed) -> ColumnModel:
         Unavailable: What the runtime needs is not installed.
     """
     if manifest.runtime == ISOLATED:
-        probe = msgspec.json.decode((folder / PROBE_FILE).read_bytes(), type=Probe)
+        probe = decode_probe((folder / PROBE_FILE).read_bytes())
         answering = Original(folder, manifest.signature)
         check_probe(answering.predict_rows, probe, manifest.signature)
         return answering
