@@ -74,7 +74,7 @@ def finish_canary(relevo: Relevo, project: Project, release: str) -> int:
         now += timedelta(minutes=CANARY_MINUTES)
         relevo.advance(project.model, now)
         found = relevo.release(release)["release"]
-        assert found["state"] in {"waiting_for_approval", "canary", "live"}, found
+        assert found["state"] in {"waiting_for_approval", "shadow", "canary", "live"}, found
         return bool(found["state"] == "live")
 
     eventually(step, f"{release} to be live")
