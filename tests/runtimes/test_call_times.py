@@ -56,3 +56,10 @@ def test_calls_grow_twofold_at_most() -> None:
         times.add(times.largest_rows, 0.001)
         sizes.append(times.largest_rows)
     assert sizes == [64, 128, 256, 512, 1_024, 1_024, 1_024]
+
+
+def test_sizes_are_known_up_to_the_largest_that_was_seen() -> None:
+    times = CallTimes(1_024)
+    assert times.knows(16) and not times.knows(17)
+    times.add(100, 0.1)
+    assert times.knows(100) and not times.knows(101)

@@ -38,6 +38,10 @@ class CallTimes:
         slope = min(max(slope, 0.0), mean_seconds / mean_rows)  # neither does a call cost less than nothing
         self._line = mean_seconds - slope * mean_rows, slope
 
+    def knows(self, rows: int) -> bool:
+        """Whether a call of so many rows was seen, or is one of the first."""
+        return _GROWTH * rows <= self.largest_rows
+
     def expected(self, rows: int) -> float:
         """Seconds until so many rows are answered, in as many calls as they need; 0 while no call is known.
 

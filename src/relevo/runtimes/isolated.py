@@ -243,7 +243,8 @@ class IsolatedRuntime:
             try:
                 answer = self._child.ask(Question(rows, self._explains), limit)
             except TimedOut:
-                self._times.add(len(rows), limit)
+                if not self._times.knows(len(rows)):  # of a size that it has answered before, it hangs
+                    self._times.add(len(rows), limit)
                 self._stop()
                 self.replaced += 1
                 _log.warning(
