@@ -66,7 +66,9 @@ trees = {
         {"objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(measures, is_long), num_boost_round=10
     ),
     "xgboost-estimator": xgboost.XGBClassifier(n_estimators=10, n_jobs=1).fit(measures, is_long),
-    "catboost": catboost.CatBoostClassifier(iterations=10, verbose=0, thread_count=1).fit(measures, is_long),
+    "catboost": catboost.CatBoostClassifier(iterations=10, verbose=0, thread_count=1, allow_writing_files=False).fit(
+        measures, is_long
+    ),
 }
 
 

@@ -127,12 +127,13 @@ def _encoded(model: Any) -> Any:
 
 
 YES_NO = ("no", "yes")
+QUIET = {"verbose": 0, "allow_writing_files": False}
 KINDS: dict[str, Kind] = {
     "catboost-classifier": Kind(
-        _cat(catboost.CatBoostClassifier(iterations=10, cat_features=["carrier"], verbose=0, thread_count=1)), YES_NO
+        _cat(catboost.CatBoostClassifier(iterations=10, cat_features=["carrier"], thread_count=1, **QUIET)), YES_NO
     ),
     "catboost-regressor": Kind(
-        _cat(catboost.CatBoostRegressor(iterations=10, cat_features=["carrier"], verbose=0, thread_count=1))
+        _cat(catboost.CatBoostRegressor(iterations=10, cat_features=["carrier"], thread_count=1, **QUIET))
     ),
     "statsmodels-logit": Kind(_logit, YES_NO, nullable=False),
     "statsmodels-ols": Kind(_ols, nullable=False),
