@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,15 @@ def cached(home: Home, bundle: str) -> Path:
 def changed_byte(home: Home) -> str:
     bundle = home.seal(2)
     home.spoil(bundle)
+    return bundle
+
+
+def changed_where_it_was_sealed(home: Home) -> str:
+    bundle = home.seal(2)
+    files = json.loads(home.objects.get_blob(bundle))["files"]
+    name = next(file["sha256"] for file in files if file["path"] == FILE)
+    sealed = home.settings.folder("objects") / "blobs" / name[:2] / name
+    sealed.write_bytes(sealed.read_bytes().replace(b"2.0", b"3.0"))
     return bundle
 
 
@@ -93,6 +103,7 @@ def answering_version(home: Home, client: httpx.Client) -> int:
     ("spoilt", "why"),
     [
         (changed_byte, f"{FILE} of the bundle of flight-delay/2 was changed: expected SHA-256"),
+        (changed_where_it_was_sealed, f"{FILE} of the bundle of flight-delay/2 was changed: Blob "),
         (missing_file, f"The bundle of flight-delay/2 lacks {PROBE_FILE}."),
         (bad_signature, f"{SIGNATURE_FILE} of the bundle"),
         (unknown_runtime, "Unknown runtime 'tensorflow'; expected one of"),
