@@ -28,12 +28,18 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         json_bytes: How many of them are JSON, when a binary part follows (``Inference-Header-Content-Length``).
         endpoint: Whose route was asked, for languages that name it in the answer.
         max_rows: How many rows a request may bring, so that a language can refuse before it makes them; None: any.
+        max_bytes: How large the body may be once it is expanded; None: any.
+        accept: The types that the caller takes as the answer, for languages that have several.
+        is_dense: Whether few bytes may hold many values, so that reading them may take long.
     """
 
     body: bytes
     json_bytes: int | None = None
     endpoint: str = ""
     max_rows: int | None = None
+    max_bytes: int | None = None
+    accept: bytes = b""
+    is_dense: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -90,23 +90,25 @@ def array(name: str, datatype: str, data: memoryview, size: int) -> _Array:
     return np.frombuffer(data, found)
 
 
-def from_array(column: Column, values: _Array) -> list[object]:
+def from_array(column: Column, values: _Array, first_row: int = 0) -> list[object]:
     """The values of a column from numbers, by the kind of the array; of booleans and times from integers.
+
+    ``first_row`` is the number of the first, for refusals.
 
     Raises:
         Invalid: A value is wrong; the message names its row.
     """
     match column.type:
         case ColumnType.FLOAT:
-            return _floats(column, values)
+            return _floats(column, values, first_row)
         case ColumnType.INTEGER:
-            return _integers(column, values)
+            return _integers(column, values, first_row)
         case ColumnType.BOOLEAN:
-            _refuse(column, values > 1, values, "byte")
+            _refuse(column, values > 1, values, "byte", first_row)
             return values.astype(bool).tolist()  # type: ignore[no-any-return]
     return [
         _null(column, row) if value == _NOT_A_TIME else _time(column, value, row)
-        for row, value in enumerate(values.tolist())
+        for row, value in enumerate(values.tolist(), first_row)
     ]
 
 
@@ -155,31 +157,32 @@ def _short(column: Column, row: int) -> Invalid:
     return Invalid(f"Input {column.name!r}: the bytes end within element {row} of BYTES.", field=column.name)
 
 
-def _floats(column: Column, values: _Array) -> list[object]:
+def _floats(column: Column, values: _Array, first_row: int) -> list[object]:
     numbers = values.astype(np.float64)
     finite = np.isfinite(numbers)
     if finite.all():
         return numbers.tolist()  # type: ignore[no-any-return]
     missing = np.isnan(numbers)
-    _refuse(column, ~(finite | missing), numbers, "number")
-    return _with_nulls(column, numbers.tolist(), missing)
+    _refuse(column, ~(finite | missing), numbers, "number", first_row)
+    return _with_nulls(column, numbers.tolist(), missing, first_row)
 
 
-def _integers(column: Column, values: _Array) -> list[object]:
+def _integers(column: Column, values: _Array, first_row: int) -> list[object]:
     """Whole numbers count as integers: a frame with nulls writes its integers as floats."""
     if values.dtype.kind != "f":
         if values.dtype == np.uint64:
-            _refuse(column, values > 2**63 - 1, values, "integer")
+            _refuse(column, values > 2**63 - 1, values, "integer", first_row)
         return values.tolist()  # type: ignore[no-any-return]
     numbers = values.astype(np.float64)
     missing = np.isnan(numbers)
-    _refuse(column, ~missing & ~((np.abs(numbers) < 2**63) & (numbers == np.floor(numbers))), numbers, "number")
-    return _with_nulls(column, np.where(missing, 0, numbers).astype(np.int64).tolist(), missing)
+    wrong = ~missing & ~((np.abs(numbers) < 2**63) & (numbers == np.floor(numbers)))
+    _refuse(column, wrong, numbers, "number", first_row)
+    return _with_nulls(column, np.where(missing, 0, numbers).astype(np.int64).tolist(), missing, first_row)
 
 
-def _with_nulls(column: Column, values: list[object], missing: _Array) -> list[object]:
+def _with_nulls(column: Column, values: list[object], missing: _Array, first_row: int) -> list[object]:
     for row in np.flatnonzero(missing).tolist():
-        values[row] = _null(column, row)
+        values[row] = _null(column, first_row + row)
     return values
 
 
@@ -189,11 +192,11 @@ def _null(column: Column, row: int) -> object:
     raise refusal(column, row, "a missing value")
 
 
-def _refuse(column: Column, wrong: _Array, values: _Array, what: str) -> None:
+def _refuse(column: Column, wrong: _Array, values: _Array, what: str, first_row: int) -> None:
     """Refuse the first value that is wrong."""
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise refusal(column, row, f"{what} {values[row].item()}")
+        raise refusal(column, first_row + row, f"{what} {values[row].item()}")
 
 
 def _time(column: Column, value: Any, row: int) -> datetime:

@@ -15,7 +15,7 @@ import msgspec
 from relevo.errors import NotAllowed, NotAuthenticated, NotFound, Overloaded, RelevoError, Unavailable
 from relevo.identity.model import Permission, Role
 from relevo.runtimes.exchange import MlflowJson, Question, Reply
-from relevo.serving import calls, inference_protocol, metrics
+from relevo.serving import calls, inference_protocol, languages, metrics
 from relevo.serving.callers import Callers
 from relevo.serving.calls import (
     Call,
@@ -176,11 +176,15 @@ class Gateway:
     async def _invoke(self, call: Call) -> Reply:
         addressed = _addressed(call)
         endpoint = self._endpoints.find(call.name)
-        question = Question(await read_body(call, endpoint.limits))
+        language = languages.JSON.get(call.headers.get(b"content-type"))
+        if language is None:
+            language = await languages.find(call.headers)
+        body = await read_body(call, endpoint.limits)
+        question = Question(body) if language is MlflowJson else languages.question(call.headers, body, endpoint.limits)
         if call.principal.role is Role.LOAD_TEST:
-            return await self._invocations.rehearse(endpoint, MlflowJson, question, _required(addressed))
+            return await self._invocations.rehearse(endpoint, language, question, _required(addressed))
         key = call.headers.get(b"x-relevo-key") if endpoint.sole is None else None
-        return await self._invocations.answer(endpoint, MlflowJson, question, addressed, key)
+        return await self._invocations.answer(endpoint, language, question, addressed, key)
 
     async def _label(self, call: Call) -> Reply:
         endpoint = self._endpoints.find(call.name)

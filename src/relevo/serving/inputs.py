@@ -68,7 +68,7 @@ class Inputs:
         """
         if request is None:
             exchange = version.exchange(language)
-            if len(question.body) < BYTES_FOR_A_THREAD:
+            if len(question.body) < BYTES_FOR_A_THREAD and not question.is_dense:
                 request = self.read(endpoint, exchange, question)
             else:
                 loop = asyncio.get_running_loop()
