@@ -361,7 +361,7 @@ def test_a_model_that_cannot_answer_its_signature_is_refused(training: Any, nume
     with pytest.raises(Invalid, match="classes"):
         compile_model(model, signature_with(signature, ("a", "b", "c")), frame)
     four = booster(4).fit(frame, np.arange(len(frame)) % 4).booster_
-    with pytest.raises(Invalid, match=r"shape \(1,\), got \(1, 4\)"):
+    with pytest.raises(Invalid, match="one number a row, got 4"):
         compile_model(four, signature, frame)
     with pytest.raises(ValueError, match="feature"):
         compile_model(logistic().fit(frame[["hour"]], labels), signature, frame)

@@ -24,7 +24,7 @@ from relevo.platform.encoding import parse, to_json
 from relevo.registry.load_rows import LOAD_ROWS_FILE, MOST_LOAD_ROWS, LoadRows
 from relevo.runtimes.compilation import compile_model
 from relevo.runtimes.frames import as_frame
-from relevo.runtimes.model import Signature
+from relevo.runtimes.model import ColumnType, Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
 
 _LIBRARIES = ("scikit-learn", "lightgbm", "xgboost", "catboost", "statsmodels", "mlflow", "numpy", "pandas")
@@ -57,7 +57,7 @@ def pack(folder: str, asked: dict[str, Any]) -> dict[str, Any]:
         raise Invalid(
             f"The model does not answer rows of its own signature: {type(error).__name__}: {error}"[:2000],
             field="signature",
-            hint="Log it with the signature of the frame that it predicts from.",
+            hint=_how_to_answer(signature),
         ) from error
     load_rows = LoadRows(tuple(column.name for column in signature.inputs), rows[:MOST_LOAD_ROWS])
     made_here = {path: content for path, content in compiled.files.items() if path not in files}
@@ -69,6 +69,15 @@ def pack(folder: str, asked: dict[str, Any]) -> dict[str, Any]:
     packed = Packed(compiled.runtime, signature, compiled.agreement, f"{told}; there was no holdout", _libraries())
     answer: dict[str, Any] = to_json(packed)
     return answer
+
+
+def _how_to_answer(signature: Signature) -> str:
+    hint = "Log it with the signature of the frame that it predicts from."
+    texts = [column.name for column in signature.inputs if column.type is ColumnType.TEXT]
+    if not texts:
+        return hint
+    plain = f"Text reaches it as plain strings ({', '.join(texts)}): encode it in a step of its pipeline"
+    return f"{hint} {plain}, and log an input_example, so that words which it knows are tried."
 
 
 def _load(source: Path) -> Any:

@@ -16,9 +16,9 @@ _SAY = "Say it: --task classification --classes no,yes, in the order of its prob
 def examine(model: Any, task: Task | None, classes: Sequence[str]) -> tuple[Task, tuple[str, ...]]:
     """The task of the model and the labels of its classes, as far as possible from itself.
 
-    An estimator with ``predict_proba`` and ``classes_`` is a classifier; so is a booster whose objective is. What gives
-    only labels is refused: an endpoint answers probabilities. Anything else is a regression, unless ``task`` says
-    otherwise.
+    An estimator with ``predict_proba`` and ``classes_`` is a classifier; so is a booster whose objective is, and a
+    Logit or Probit of statsmodels. What gives only labels is refused: an endpoint answers probabilities. Anything else
+    is a regression, unless ``task`` says otherwise.
 
     Args:
         model: As ``model_folder.load_model`` gave it.
@@ -46,6 +46,9 @@ def _own_classes(model: Any) -> tuple[str, ...] | None:
     """The labels of a classifier in the order of its probabilities; None for any other model."""
     if hasattr(model, "predict_proba") and hasattr(model, "classes_"):
         return tuple(_label(label) for label in model.classes_)
+    fitted = getattr(model, "model", None)  # that of results of statsmodels
+    if type(fitted).__module__.startswith("statsmodels.") and type(fitted).__name__ in ("Logit", "Probit"):
+        return "0", "1"
     if type(model).__name__ != "Booster":
         return None
     objective, n_classes = _objective(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ GENERATED = 300
 _SEED = 7
 _FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _WORDS = ("a", "b", "c")
+_TERM = re.compile(r"C\((\w+)\b.*\)")
 
 
 def example_rows(path: Path, signature: Signature) -> list[list[object]]:
@@ -58,8 +60,8 @@ def generated_rows(
 
 
 def known_texts(model: Any) -> dict[str, list[str]]:
-    """The categories that encoders inside a scikit-learn model know, by input column."""
-    found: dict[str, list[str]] = {}
+    """The categories that encoders inside a scikit-learn model or a formula of statsmodels know, by input column."""
+    found = _texts_of_formula(model)
     for part in _parts(model):
         names = getattr(part, "feature_names_in_", None)
         categories = getattr(part, "categories_", None)
@@ -68,6 +70,18 @@ def known_texts(model: Any) -> dict[str, list[str]]:
         for name, known in zip(names, categories, strict=False):
             found[str(name)] = [value for value in known if isinstance(value, str)]
     return found
+
+
+def _texts_of_formula(model: Any) -> dict[str, list[str]]:
+    """Of terms that are a column, ``depot`` or ``C(depot)``."""
+    data = getattr(getattr(model, "model", None), "data", None)
+    design = getattr(data, "model_spec", None) or getattr(data, "design_info", None)  # the latter is of older ones
+    infos = getattr(design, "factor_infos", {}).values()
+    return {
+        _TERM.sub(r"\1", info.factor.name()): [value for value in info.categories if isinstance(value, str)]
+        for info in infos
+        if info.type == "categorical"
+    }
 
 
 def _parts(model: Any) -> Iterator[Any]:

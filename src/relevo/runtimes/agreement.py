@@ -17,6 +17,8 @@ TOLERANCE = 1e-9
 SINGLE_TOLERANCE = 1e-6
 #: Holdout rows that are compared.
 MAX_HOLDOUT = 2_000
+#: What a runtime of ours raises for a row that it cannot answer.
+_REFUSALS = (ValueError, TypeError, ArithmeticError, KeyError, IndexError, Invalid, JobFailed)
 
 Row = list[object]
 Answer = float | list[float]
@@ -68,7 +70,7 @@ def trial(
     for kind_of_row, row in _chosen(holdout, signature, kind):
         kinds.append(kind_of_row)
         rows.append(row)
-    return Trial(signature, kinds, rows, _answers(ask, rows))
+    return Trial(signature, kinds, rows, _answers(ask, rows, (Exception,)))  # a library may have errors of its own
 
 
 def thinned(tried: Trial, n_rows: int) -> Trial:
@@ -112,17 +114,21 @@ def _difference(expected: Answer | None, got: Answer | None) -> float:
     return math.inf if math.isnan(difference) else difference
 
 
-def _answers(ask: Callable[[list[Row]], Sequence[Answer]], rows: list[Row]) -> list[Answer | None]:
+def _answers(
+    ask: Callable[[list[Row]], Sequence[Answer]],
+    rows: list[Row],
+    refusals: tuple[type[Exception], ...] = _REFUSALS,
+) -> list[Answer | None]:
     """The answers; None for each row that is refused, found by halving."""
     if not rows:
         return []
     try:
         return list(ask(rows))
-    except (ValueError, TypeError, ArithmeticError, KeyError, IndexError, Invalid, JobFailed):
+    except refusals:
         if len(rows) == 1:
             return [None]
         half = len(rows) // 2
-        return _answers(ask, rows[:half]) + _answers(ask, rows[half:])
+        return _answers(ask, rows[:half], refusals) + _answers(ask, rows[half:], refusals)
 
 
 def _chosen(holdout: Sequence[Row], signature: Signature, kind: str) -> Iterator[tuple[str, Row]]:

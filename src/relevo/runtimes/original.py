@@ -63,6 +63,11 @@ def _shaped(answer: np.ndarray, n_rows: int, signature: Signature) -> np.ndarray
         elif answer.shape == (n_rows, 1):
             answer = answer[:, 0]
         expected = (n_rows,)
+    if len(expected) == 1 and answer.ndim == 2 and len(answer) == n_rows:
+        raise Invalid(
+            f"Expected the model to answer one number a row, got {answer.shape[1]}.",
+            hint="An endpoint answers one output: make a model for each, or say its classes.",
+        )
     if answer.shape != expected:
         raise Invalid(f"Expected the model to answer with shape {expected}, got {answer.shape}.")
     return answer
