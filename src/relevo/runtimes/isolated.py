@@ -19,6 +19,7 @@ from time import monotonic
 
 from relevo.errors import JobFailed, Overloaded, Unavailable
 from relevo.platform.encoding import to_json
+from relevo.runtimes.batches import BatchCounts
 from relevo.runtimes.call_times import CallTimes
 from relevo.runtimes.isolated_process import ChildProcess
 from relevo.runtimes.messages import Closed, Question, TimedOut
@@ -68,6 +69,7 @@ class IsolatedRuntime:
 
     Attributes:
         limits: May be set at any time.
+        batches: Where its batches are counted; may be set at any time.
         starts: Children that were started.
         replaced: Those that took the place of one that hung, died or grew.
 
@@ -101,6 +103,7 @@ class IsolatedRuntime:
         self._successor: ChildProcess | None = None
         self._start_after = 0.0
         self._look_after = 0.0
+        self.batches = BatchCounts()
         self.starts = 0
         self.replaced = 0
         started: Future[None] = Future()
@@ -127,6 +130,11 @@ class IsolatedRuntime:
     async def predict_async(self, rows: Rows, until: float | None = None) -> Predictions:
         """As ``predict``, for an event loop. After ``until``, on the monotonic clock, nobody waits for the answer."""
         return await asyncio.wrap_future(self._submit(rows, until))
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that wait for the next call."""
+        return self._waiting
 
     def expected_wait(self) -> float:
         """Seconds until a request that comes now has its turn, as far as the calls before can tell; thread-safe.
@@ -172,7 +180,10 @@ class IsolatedRuntime:
         try:
             while (batch := self._take()) is not None:
                 rows = sum(len(request.rows) for request in batch)
-                self._called = monotonic(), self._times.expected(rows)
+                now = monotonic()
+                if batch:
+                    self.batches.add(rows, [(now - request.since) * 1000 for request in batch])
+                self._called = now, self._times.expected(rows)
                 self._answer(batch)
                 self._called = None
                 self._look()
@@ -325,6 +336,7 @@ class _Request:
     def __init__(self, rows: Rows, until: float | None) -> None:
         self.rows = rows
         self.until = until
+        self.since = monotonic()
         self.future: Future[Predictions] = Future()
 
     @property

@@ -16,6 +16,7 @@ import msgspec
 from relevo.errors import Corrupted, Invalid
 from relevo.platform.memory import private_bytes
 from relevo.runtimes import lightgbm, linear, onnx, xgboost
+from relevo.runtimes.batches import BatchCounts
 from relevo.runtimes.explanation import Explanation, explanation_of
 from relevo.runtimes.isolated import IsolatedRuntime, ProcessLimits
 from relevo.runtimes.model import CATEGORIES_FILE, Categories, Link, Signature, timed
@@ -176,6 +177,16 @@ class LoadedRuntime:
         if not isinstance(self._runtime, IsolatedRuntime):
             return None
         return private_bytes(self._runtime.pid)
+
+    @property
+    def waiting_rows(self) -> int | None:
+        """Rows that wait for the model's own process; None when it has none."""
+        return self._runtime.waiting_rows if isinstance(self._runtime, IsolatedRuntime) else None
+
+    def count_batches(self, counts: BatchCounts) -> None:
+        """Count from now on in ``counts`` what the model's own process is asked, when it has one."""
+        if isinstance(self._runtime, IsolatedRuntime):
+            self._runtime.batches = counts
 
     @property
     def replaced_processes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from relevo.runtimes.batches import ROWS_EDGES, BatchCounts
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, LabelCounters
 from relevo.serving.policy import add_labels
 
@@ -15,6 +16,7 @@ class Tally:
         "_frozen",
         "_frozen_at",
         "addressed",
+        "batches",
         "explained",
         "failed",
         "latency",
@@ -24,6 +26,7 @@ class Tally:
         "replaced",
         "requests",
         "rows",
+        "sizes",
         "unfilled",
         "unlogged",
         "unsampled_rows",
@@ -43,6 +46,8 @@ class Tally:
         self.missed_rows = 0
         self.latency_ms_total = 0.0
         self.latency = [0] * (len(LATENCY_EDGES_MS) + 1)
+        self.sizes = [0] * (len(ROWS_EDGES) + 1)  # of more than one row: most have one, and are not worth the search
+        self.batches = BatchCounts()  # written by the threads of the version's processes
         self._frozen = Counters()
         self._frozen_at = 0
 
@@ -50,7 +55,7 @@ class Tally:
     def activity(self) -> int:
         """A number that grows with whatever is counted."""
         asked = self.requests + self.refused + self.addressed + self.explained
-        return asked + self.unlogged + self.unfilled + self.replaced
+        return asked + self.unlogged + self.unfilled + self.replaced + self.batches.batches
 
     def answered(self, rows: int, latency_ms: float, *, failed: bool = False) -> None:
         """Count a request of the arm's traffic."""
@@ -59,6 +64,8 @@ class Tally:
         self.failed += failed
         self.latency_ms_total += latency_ms
         self.latency[bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
+        if rows > 1:
+            self.sizes[bisect_left(ROWS_EDGES, rows)] += 1
 
     def frozen(self) -> Counters:
         """The counts now; the same object as long as nothing is counted."""
@@ -66,6 +73,7 @@ class Tally:
         if activity == self._frozen_at:
             return self._frozen
         self._frozen_at = activity
+        batches = self.batches
         self._frozen = Counters(
             requests=self.requests,
             rows=self.rows,
@@ -80,6 +88,11 @@ class Tally:
             missed_rows=self.missed_rows,
             latency_ms_total=self.latency_ms_total,
             latency=tuple(self.latency),
+            sizes=(self.requests - sum(self.sizes), *self.sizes[1:]),
+            batch_rows=batches.rows_total,
+            batches=tuple(batches.rows),
+            wait_ms_total=batches.wait_ms_total,
+            waits=tuple(batches.waits),
         )
         return self._frozen
 

@@ -292,6 +292,7 @@ class LiveEndpoints:
             version.retire()
             return
         version.tally = self._tallies.of(version.endpoint, version.version)
+        version.runtime.count_batches(version.tally.batches)
         version.mark(time.monotonic())
         version.runtime.protect(live.limits.of_process)
         live.versions[version.version] = version
@@ -356,6 +357,15 @@ class LiveEndpoints:
                 if not is_resting or (live.name, version) in self._rested:
                     found.setdefault(live.name, {})[version] = state
         return found, resting
+
+    def waiting(self) -> dict[str, dict[int, int]]:
+        """Rows that wait for the processes of models that have one, by endpoint and version."""
+        found: dict[str, dict[int, int]] = {}
+        for version in self.resident:
+            rows = version.runtime.waiting_rows
+            if rows is not None:
+                found.setdefault(version.endpoint, {})[version.version] = rows
+        return found
 
     def close(self) -> None:
         """Close every runtime."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -9,12 +10,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from relevo.runtimes.batches import ROWS_EDGES, WAIT_EDGES_MS
 from relevo.serving.heartbeats import total, total_labels, total_shadows, total_shed
 from relevo.serving.model import LATENCY_EDGES_MS, Counters, Heartbeat
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 _EDGES_S = [f"{edge / 1000:g}" for edge in LATENCY_EDGES_MS] + ["+Inf"]
+_ROWS = [*map(str, ROWS_EDGES), "+Inf"]
+_WAITS_S = [f"{edge / 1000:g}" for edge in WAIT_EDGES_MS] + ["+Inf"]
 _ARM = ("endpoint", "version")
 
 
@@ -30,6 +34,7 @@ def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> byte
         _Once(
             [
                 *_traffic(reports),
+                *_batches(reports, alive),
                 *_shadows(reports),
                 *_shed(reports),
                 *_labels(reports),
@@ -97,9 +102,38 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
         unfilled.add_metric(arm, counters.unfilled)
         unsampled.add_metric(arm, counters.unsampled_rows)
         missed.add_metric(arm, counters.missed_rows)
-        buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
-        latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
+        latency.add_metric(arm, _buckets(_EDGES_S, counters.latency), counters.latency_ms_total / 1000)
     yield from (requests, rows, refused, addressed, explained, replaced, unlogged, unfilled, unsampled, missed, latency)
+
+
+def _batches(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> Iterator[Metric]:
+    """How many rows came together: in requests, and in the calls of models that have a process of their own."""
+    sizes = HistogramMetricFamily("relevo_request_rows", "Rows of a request.", labels=_ARM)
+    batches = HistogramMetricFamily("relevo_batch_rows", "Rows of a call of a model's own process.", labels=_ARM)
+    waits = HistogramMetricFamily(
+        "relevo_batch_wait_seconds",
+        "From a request's rows complete to its call of the model's own process.",
+        labels=_ARM,
+    )
+    waiting = GaugeMetricFamily("relevo_waiting_rows", "Rows that wait for a model's own process.", labels=_ARM)
+    for endpoint in sorted({name for one in reports for name in one.counters}):
+        for version, counters in sorted(total(reports, endpoint).items()):
+            arm = (endpoint, str(version))
+            sizes.add_metric(arm, _buckets(_ROWS, counters.sizes), counters.rows)
+            if any(counters.batches):
+                batches.add_metric(arm, _buckets(_ROWS, counters.batches), counters.batch_rows)
+                waits.add_metric(arm, _buckets(_WAITS_S, counters.waits), counters.wait_ms_total / 1000)
+    sums: Counter[tuple[str, int]] = Counter()
+    for one in alive:
+        for endpoint, versions in one.waiting.items():
+            sums.update({(endpoint, version): rows for version, rows in versions.items()})
+    for (endpoint, version), rows in sorted(sums.items()):
+        waiting.add_metric((endpoint, str(version)), rows)
+    yield from (sizes, batches, waits, waiting)
+
+
+def _buckets(edges: Sequence[str], counts: Sequence[int]) -> list[tuple[str, float]]:
+    return list(zip(edges, accumulate(counts), strict=True))
 
 
 def _shadows(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
@@ -130,8 +164,7 @@ def _shadows(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
             difference.add_metric(arm, counters.difference_total)
             changed.add_metric(arm, counters.changed_rows)
             unlogged.add_metric(arm, counters.unlogged)
-            buckets = list(zip(_EDGES_S, accumulate(counters.latency), strict=True))
-            latency.add_metric(arm, buckets, counters.latency_ms_total / 1000)
+            latency.add_metric(arm, _buckets(_EDGES_S, counters.latency), counters.latency_ms_total / 1000)
     yield from (requests, compared, difference, changed, unlogged, latency)
 
 

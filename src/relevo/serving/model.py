@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from relevo.runtimes.batches import ROWS_EDGES, WAIT_EDGES_MS
+
 LogMode = Literal["durable", "buffered"]
 WhenLogFull = Literal["refuse", "serve"]
 
@@ -115,7 +117,9 @@ class Counters:
     as traffic of the arm. Of the answered rows the sample of the log left out ``unsampled_rows``, and ``missed_rows``
     were to be logged and could not be: the endpoint answers all the same when the log is full. ``replaced`` are
     processes of the version's own that took the place of one that hung, died or grew too large. ``latency`` counts
-    ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``.
+    ``requests`` by ``LATENCY_EDGES_MS``, shape ``(n_edges + 1,)``, and ``sizes`` by ``ROWS_EDGES``. ``batches`` are the
+    calls of the version's own process by ``ROWS_EDGES``, ``batch_rows`` their rows, and ``waits`` the requests in them,
+    whoever made them, by the time that they had waited, by ``WAIT_EDGES_MS``.
     """
 
     requests: int = 0
@@ -131,6 +135,11 @@ class Counters:
     missed_rows: int = 0
     latency_ms_total: float = 0.0
     latency: tuple[int, ...] = (0,) * (len(LATENCY_EDGES_MS) + 1)
+    sizes: tuple[int, ...] = (0,) * (len(ROWS_EDGES) + 1)
+    batch_rows: int = 0
+    batches: tuple[int, ...] = (0,) * (len(ROWS_EDGES) + 1)
+    wait_ms_total: float = 0.0
+    waits: tuple[int, ...] = (0,) * (len(WAIT_EDGES_MS) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +224,9 @@ class Heartbeat:
     """What a gateway worker last said of itself.
 
     ``loaded`` maps endpoint and version to ``ready``, ``loading``, ``failed: why``, or for a minute after it has left
-    memory ``resting``; ``resting`` counts all of those. ``revisions`` maps an endpoint to the route revision that this
-    worker answers by. ``shed`` counts the requests that were sent away by endpoint (empty: before it was known) and
-    reason. Counters are those of this boot alone.
+    memory ``resting``; ``resting`` counts all of those. ``waiting`` are the rows that wait for a version's own process.
+    ``revisions`` maps an endpoint to the route revision that this worker answers by. ``shed`` counts the requests that
+    were sent away by endpoint (empty: before it was known) and reason. Counters are those of this boot alone.
     """
 
     worker: int
@@ -231,6 +240,7 @@ class Heartbeat:
     labels: dict[str, LabelCounters] = field(default_factory=dict)
     shed: dict[str, dict[str, int]] = field(default_factory=dict)
     resting: int = 0
+    waiting: dict[str, dict[int, int]] = field(default_factory=dict)
     memory_bytes: int = 0
     budget_bytes: int = 0
     log: LogHealth = LogHealth()

@@ -266,6 +266,7 @@ class Worker:
             labels=self._tallies.labels(),
             shed=self._shedding.counts(),
             resting=resting,
+            waiting=self._endpoints.waiting(),
             memory_bytes=self._endpoints.memory_bytes,
             budget_bytes=self._residency.budget_bytes,
             log=LogHealth() if self._recording is None else self._recording.health(),
