@@ -60,12 +60,12 @@ def packed(tmp_path: Path, mlflow: ModuleType) -> Callable[..., dict[str, Any]]:
     return make
 
 
-def test_a_logit_of_statsmodels_is_a_classifier_asked_by_its_own_library(
+def test_a_logit_of_statsmodels_is_a_classifier_and_compiled(
     packed: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     fitted = smf.logit("is_late ~ weight + C(depot)", PARCELS.assign(is_late=IS_LATE)).fit(disp=False)
     made = packed("statsmodels", PARCELS, statsmodels_model=fitted)
-    assert made["runtime"] == "isolated"
+    assert made["runtime"] == "linear", made["agreement"]
     assert (made["signature"]["task"], made["signature"]["classes"]) == ("classification", ("0", "1"))
     rows = msgspec.json.decode((tmp_path / FILES / LOAD_ROWS_FILE).read_bytes(), type=LoadRows)
     assert rows.columns == ("weight", "depot") and len(rows.rows) == 300

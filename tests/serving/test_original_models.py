@@ -135,7 +135,7 @@ KINDS: dict[str, Kind] = {
     "catboost-regressor": Kind(
         _cat(catboost.CatBoostRegressor(iterations=10, cat_features=["carrier"], thread_count=1, **QUIET))
     ),
-    "statsmodels-logit": Kind(_logit, YES_NO, nullable=False),
+    "statsmodels-logit": Kind(_logit, YES_NO, "linear", nullable=False),
     "statsmodels-ols": Kind(_ols, nullable=False),
     "statsmodels-poisson": Kind(_poisson, nullable=False),
     "pyfunc": Kind(_pyfunc),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from relevo.errors import Invalid
 from relevo.runtimes.decoders import build_decoder
+from relevo.runtimes.formulas import column_of, design_of
 from relevo.runtimes.model import Column, ColumnType, Signature
 
 #: Rows that are made.
@@ -20,7 +20,6 @@ GENERATED = 300
 _SEED = 7
 _FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 _WORDS = ("a", "b", "c")
-_TERM = re.compile(r"C\((\w+)\b.*\)")
 
 
 def example_rows(path: Path, signature: Signature) -> list[list[object]]:
@@ -74,11 +73,10 @@ def known_texts(model: Any) -> dict[str, list[str]]:
 
 def _texts_of_formula(model: Any) -> dict[str, list[str]]:
     """Of terms that are a column, ``depot`` or ``C(depot)``."""
-    data = getattr(getattr(model, "model", None), "data", None)
-    design = getattr(data, "model_spec", None) or getattr(data, "design_info", None)  # the latter is of older ones
-    infos = getattr(design, "factor_infos", {}).values()
+    design = design_of(model)
+    infos = () if design is None else design.factor_infos.values()
     return {
-        _TERM.sub(r"\1", info.factor.name()): [value for value in info.categories if isinstance(value, str)]
+        column_of(info.factor): [value for value in info.categories if isinstance(value, str)]
         for info in infos
         if info.type == "categorical"
     }

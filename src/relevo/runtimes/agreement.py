@@ -47,7 +47,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Rows to compare, by kind, with the answers of the original; None where it refuses the row."""
+    """Rows to compare, by kind, with the answers of the original; None where it refuses the row, or gives no number."""
 
     signature: Signature
     kinds: list[str]
@@ -119,16 +119,20 @@ def _answers(
     rows: list[Row],
     refusals: tuple[type[Exception], ...] = _REFUSALS,
 ) -> list[Answer | None]:
-    """The answers; None for each row that is refused, found by halving."""
+    """The answers; None for each row that is refused, found by halving, or not finite: the gateway refuses those."""
     if not rows:
         return []
     try:
-        return list(ask(rows))
+        return [answer if _is_finite(answer) else None for answer in ask(rows)]
     except refusals:
         if len(rows) == 1:
             return [None]
         half = len(rows) // 2
         return _answers(ask, rows[:half], refusals) + _answers(ask, rows[half:], refusals)
+
+
+def _is_finite(answer: Answer) -> bool:
+    return all(map(math.isfinite, answer if isinstance(answer, list) else [answer]))
 
 
 def _chosen(holdout: Sequence[Row], signature: Signature, kind: str) -> Iterator[tuple[str, Row]]:

@@ -11,6 +11,7 @@ import msgspec
 from relevo.contract.model import Task
 from relevo.errors import Invalid
 from relevo.runtimes import lightgbm, linear, onnx, xgboost
+from relevo.runtimes.formulas import design_of, linearise_formula
 from relevo.runtimes.linearise import linearise
 from relevo.runtimes.model import Categories, Signature
 from relevo.runtimes.onnx_conversion import convert
@@ -20,7 +21,9 @@ Compiler = Callable[[Any, Signature, Categories], Mapping[str, bytes]]
 
 
 def _linear(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
-    return {linear.FILE: msgspec.json.encode(linearise(model, signature, categories))}
+    is_formula = design_of(model) is not None
+    made = linearise_formula(model, signature) if is_formula else linearise(model, signature, categories)
+    return {linear.FILE: msgspec.json.encode(made)}
 
 
 def _lightgbm(model: Any, signature: Signature, categories: Categories) -> Mapping[str, bytes]:
