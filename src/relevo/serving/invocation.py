@@ -22,7 +22,7 @@ from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
 from relevo.serving.predicting import predict
 from relevo.serving.pressure import Pressure
-from relevo.serving.recording import Recording
+from relevo.serving.recording import Asked, Recording
 from relevo.serving.shadowing import Copy, Shadows
 from relevo.serving.shedding import Shedding
 from relevo.serving.splitting import key_of
@@ -217,50 +217,50 @@ class Invocations:
                     tally.answered(0, (perf_counter() - started) * 1000, failed=True)
                 self._recording.refused(endpoint, version, question.body, error)
                 raise
-            ids = self._recording.issue(endpoint, asked_us)
-            through_us: int | None = None
+            asked = Asked(endpoint, version, request, asked_us, self._recording.issue(endpoint, asked_us))
             try:
                 if version.is_filled:
-                    through_us = await self._inputs.fill(version, request, asked_us, until)
+                    asked.through_us = await self._inputs.fill(version, request, asked_us, until)
                 predictions = await predict(version, request.rows, self._threads, until)
-            except LookupFailed as error:  # no fault of the version, and the champion could not answer either
-                tally.unfilled += 1
-                self._recording.append(endpoint, version, request, asked_us, ids, [], error=error.message)
-                raise
-            except Invalid as error:  # a value that the model cannot answer
-                tally.refused += is_last
-                self._recording.append(
-                    endpoint, version, request, asked_us, ids, [], through_us=through_us, error=error.message
-                )
-                raise
             except Exception as error:
-                failure = _failure(version, error)
-                logger.error("%s", failure.message, exc_info=error)
-                if counted:
-                    tally.answered(len(ids), (perf_counter() - started) * 1000, failed=True)
-                self._recording.append(
-                    endpoint, version, request, asked_us, ids, [], through_us=through_us, error=failure.message
-                )
-                raise failure from error
-            reply = version.exchange(language).encode(request, Answer(predictions, version.version, ids))
+                told = self._failed(asked, error, started, counted=counted, is_last=is_last)
+                if told is error:
+                    raise
+                raise told from error
+            reply = version.exchange(language).encode(request, Answer(predictions, version.version, asked.ids))
             try:
-                is_logged = self._recording.append(
-                    endpoint, version, request, asked_us, ids, predictions, through_us=through_us
-                )
+                is_logged = self._recording.append(asked, predictions)
                 if is_logged and endpoint.is_durable:
                     await self._recording.durable(endpoint)
             except Unavailable:
                 if endpoint.settings.log_when_full == "refuse":
                     tally.unlogged += 1
                     raise
-                tally.missed_rows += self._recording.wanted(endpoint, ids)
-            if counted:
-                tally.answered(len(ids), (perf_counter() - started) * 1000)
-                if endpoint.shadow is not None:
-                    self._shadows.mirror(endpoint, version, Copy(language, question, asked_us, ids, predictions))
-            else:
+                tally.missed_rows += self._recording.wanted(endpoint, asked.ids)
+            if not counted:
                 tally.addressed += 1
+                return reply
+            tally.answered(len(asked.ids), (perf_counter() - started) * 1000)
+            if endpoint.shadow is not None:
+                self._shadows.mirror(endpoint, version, Copy(language, question, asked_us, asked.ids, predictions))
             return reply
+
+    def _failed(self, asked: Asked, error: Exception, started: float, *, counted: bool, is_last: bool) -> RelevoError:
+        """Log and count a request whose rows got no predictions; gives the error to raise."""
+        tally = asked.version.tally
+        if isinstance(error, LookupFailed):  # no fault of the version, and the champion could not answer either
+            told: RelevoError = error
+            tally.unfilled += 1
+        elif isinstance(error, Invalid):  # a value that the model cannot answer
+            told = error
+            tally.refused += is_last
+        else:
+            told = _failure(asked.version, error)
+            logger.error("%s", told.message, exc_info=error)
+            if counted:
+                tally.answered(len(asked.ids), (perf_counter() - started) * 1000, failed=True)
+        self._recording.append(asked, [], told.message)
+        return told
 
     def _check_queue(self, endpoint: LiveEndpoint, version: LoadedVersion, *, is_last: bool = True) -> None:
         """Send a request away that would wait too long for the version's process, before anything is done for it.

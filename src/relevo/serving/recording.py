@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from relevo.errors import RelevoError, Unavailable
 from relevo.predictions import frames
 from relevo.predictions.ids import Issuer, is_unsampled
@@ -32,6 +34,22 @@ class Log:
     boot: int
 
 
+class Asked(msgspec.Struct, gc=False):
+    """The rows that a version was asked with, under their ids.
+
+    Attributes:
+        asked_us: The asked time of each row, in microseconds since 1970.
+        through_us: How far the online store was materialised that filled them, likewise; None: it was not asked.
+    """
+
+    endpoint: LiveEndpoint
+    version: LoadedVersion
+    request: Decoded
+    asked_us: list[int]
+    ids: list[str]
+    through_us: int | None = None
+
+
 class Recording:
     """Issues prediction ids and logs requests under them. Belongs to the event loop."""
 
@@ -49,18 +67,7 @@ class Recording:
             return issuer.issue(first, len(asked_us), sample)
         return [issuer.issue(at, 1, sample)[0] for at in asked_us]
 
-    def append(
-        self,
-        endpoint: LiveEndpoint,
-        version: LoadedVersion,
-        request: Decoded,
-        asked_us: list[int],
-        ids: list[str],
-        predictions: Predictions,
-        *,
-        through_us: int | None = None,
-        error: str | None = None,
-    ) -> bool:
+    def append(self, asked: Asked, predictions: Predictions, error: str | None = None) -> bool:
         """Log the rows with their predictions, or with the error why there are none.
 
         Of the answered rows those are logged that the sample holds; failures always. Gives whether there was something
@@ -69,7 +76,8 @@ class Recording:
         Raises:
             Unavailable: The log does not take it.
         """
-        rows, keys = request.rows, request.keys
+        endpoint, version, request = asked.endpoint, asked.version, asked.request
+        rows, keys, asked_us, ids = request.rows, request.keys, asked.asked_us, asked.ids
         sample = endpoint.settings.log_sample if error is None else 1.0
         if sample < 1.0:
             kept = [place for place, one in enumerate(ids) if not is_unsampled(one)]
@@ -93,7 +101,7 @@ class Recording:
             inputs=rows,
             keys=[list(key.values()) for key in keys] if version.signature.keys else [],
             predictions=predictions,
-            materialised_through_us=through_us,
+            materialised_through_us=asked.through_us,
             request_id=request.request_id,
             status="ok" if error is None else "failed",
             error=error,
