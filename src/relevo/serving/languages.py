@@ -23,7 +23,8 @@ _BY_TYPE: dict[bytes | None, Language] = {
     arrow.STREAM.encode(): ArrowStream,
     arrow.FILE.encode(): ArrowStream,
 }
-_EXPECTED = f"application/json, {comma_separated.TYPE}, {arrow.STREAM} or {arrow.FILE}"
+#: What a Content-Type may be, in words.
+EXPECTED = f"application/json, {comma_separated.TYPE}, {arrow.STREAM} or {arrow.FILE}"
 
 
 async def find(headers: Mapping[bytes, bytes]) -> Language:
@@ -37,7 +38,7 @@ async def find(headers: Mapping[bytes, bytes]) -> Language:
     language = _BY_TYPE.get(name)
     if language is None:
         got = repr(header[:60].decode("latin-1")) if header else "nothing"
-        raise WrongType(f"Expected Content-Type {_EXPECTED}, got {got}.", field="content-type")
+        raise WrongType(f"Expected Content-Type {EXPECTED}, got {got}.", field="content-type")
     if language is ArrowStream:
         await asyncio.to_thread(arrow.load)
     return language

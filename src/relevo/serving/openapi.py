@@ -18,7 +18,7 @@ from relevo.errors import (
 from relevo.platform.encoding import digest
 from relevo.runtimes.json_schema import RequestSchemas, Schema
 from relevo.runtimes.model import Signature
-from relevo.serving import explaining
+from relevo.serving import explaining, languages
 from relevo.serving import openapi_schemas as schemas
 from relevo.serving.calls import TooSlow, WrongMethod, WrongType
 from relevo.serving.deadlines import DeadlineExceeded
@@ -179,6 +179,10 @@ def _operation(
         if example is not None:
             content["example"] = example
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+        if body == "Predict":
+            operation["requestBody"]["description"] = (
+                f"By Content-Type: {languages.EXPECTED}; the schema is that of JSON."
+            )
     return operation
 
 
