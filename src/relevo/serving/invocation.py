@@ -20,7 +20,7 @@ from relevo.serving.deadlines import DeadlineExceeded
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
-from relevo.serving.predicting import predict
+from relevo.serving.predicting import Predict, predict
 from relevo.serving.pressure import Pressure
 from relevo.serving.recording import Asked, Recording
 from relevo.serving.shadowing import Copy, Shadows
@@ -50,6 +50,7 @@ class Invocations:
         shedding: Counts requests that are sent away.
         pressure: Says which have to go so that the event loop keeps up.
         shadows: Ask the versions that get copies of answered requests.
+        predict: Asks a version.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Invocations:
         shedding: Shedding,
         pressure: Pressure,
         shadows: Shadows,
+        predict: Predict = predict,
     ) -> None:
         self._inputs = inputs
         self._recording = recording
@@ -69,6 +71,7 @@ class Invocations:
         self._shedding = shedding
         self._pressure = pressure
         self._shadows = shadows
+        self._predict = predict
 
     async def rouse(self, endpoint: LiveEndpoint, version: int | None = None) -> None:
         """See to it that a version, or else the champion, is in memory, for who needs more of it than predictions.
@@ -147,7 +150,7 @@ class Invocations:
             request, asked_us = await self._inputs.take(endpoint, version, language, question, until)
             try:
                 await self._inputs.fill(version, request, asked_us, until)
-                predictions = await predict(version, request.rows, self._threads, until)
+                predictions = await self._predict(version, request.rows, self._threads, until)
             except (LookupFailed, Invalid):
                 raise
             except Exception as error:
@@ -221,7 +224,7 @@ class Invocations:
             try:
                 if version.is_filled:
                     asked.through_us = await self._inputs.fill(version, request, asked_us, until)
-                predictions = await predict(version, request.rows, self._threads, until)
+                predictions = await self._predict(version, request.rows, self._threads, until)
             except Exception as error:
                 told = self._failed(asked, error, started, counted=counted, is_last=is_last)
                 if told is error:

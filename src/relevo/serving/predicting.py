@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from itertools import chain
 
 from relevo.runtimes.exchange import Predictions
 from relevo.serving.deadlines import before
 from relevo.serving.versions import LoadedVersion
+
+#: Predictions of a version for rows, made in the threads where need be, by then.
+Predict = Callable[[LoadedVersion, Sequence[Sequence[object]], Executor, float], Awaitable[Predictions]]
 
 
 async def predict(

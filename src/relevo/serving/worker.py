@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from relevo.predictions.labels import LabelIntake
 from relevo.predictions.segments import SegmentWriter
 from relevo.registry.bundles import BundleCache
 from relevo.serving import heartbeats, loader, metrics
+from relevo.serving.calls import Receive, Scope, Send
 from relevo.serving.comparing import ShadowTallies
 from relevo.serving.connections import Connection
 from relevo.serving.counters import Tallies
@@ -49,12 +50,14 @@ from relevo.serving.limits import Limits
 from relevo.serving.live import LiveEndpoint, LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
+from relevo.serving.predicting import predict
 from relevo.serving.pressure import Pressure
 from relevo.serving.rates import Rates
 from relevo.serving.recording import Log, Recording
 from relevo.serving.residency import Residency
 from relevo.serving.shadowing import Shadows
 from relevo.serving.shedding import Shedding
+from relevo.serving.tracing import open_traces
 from relevo.serving.versions import LoadedVersion
 from relevo.serving.watch import Snapshot, StateWatch, Tokens
 
@@ -142,10 +145,15 @@ class Worker:
         buffered = SegmentWriter(log_folder, f"worker-{self._number}-buffered", self._boot, durable=False)
         intake = LabelIntake(self._settings.database("labels"), self._key)
         lookups = Lookups(self._settings.online_store)
-        inputs = Inputs(lookups, self._predicting, self._event_now)
-        self._recording = Recording(Log(durable, buffered, self._key, self._boot))
+        log = Log(durable, buffered, self._key, self._boot)
+        making = (lookups, self._predicting, self._event_now)
+        traces = open_traces(self._number)
+        inputs = Inputs(*making) if traces is None else traces.inputs(*making)
+        self._recording = Recording(log) if traces is None else traces.recording(log)
         pressure = Pressure(self._limits.lag_ms / 1000)
-        shadows = Shadows(inputs, self._recording, self._shadow_tallies, self._shadowing, lambda: _traffic(server))
+        shadows = Shadows(
+            Inputs(*making), self._recording, self._shadow_tallies, self._shadowing, lambda: _traffic(server)
+        )
         gateway = Gateway(
             self._number,
             self._endpoints,
@@ -157,6 +165,7 @@ class Worker:
                 self._shedding,
                 pressure,
                 shadows,
+                predict if traces is None else traces.predict(),
             ),
             Explanations(inputs, self._explaining, self._shedding),
             Labelling(intake, self._writing, self._tallies, self._event_now),
@@ -167,7 +176,8 @@ class Worker:
             self._shedding,
         )
         await self._start(gateway)
-        server = Server(_uvicorn(gateway), gateway)
+        application = gateway if traces is None else traces.application(gateway)
+        server = Server(_uvicorn(application), gateway)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
         watching = loop.create_task(pressure.watch())
@@ -184,6 +194,8 @@ class Worker:
                 except Unavailable as error:  # what it lost stands in the last report
                     logger.error("the log could not be closed: %s", error.message)
             await loop.run_in_executor(self._reading, heartbeats.write, self._reports, self._heartbeat())
+            if traces is not None:
+                await traces.close()
             self._close(intake, lookups)
 
     async def _start(self, gateway: Gateway) -> None:
@@ -330,9 +342,9 @@ def _differ(one: Heartbeat, other: Heartbeat) -> bool:
     return replace(one, at=other.at) != other
 
 
-def _uvicorn(gateway: Gateway) -> uvicorn.Config:
+def _uvicorn(application: Callable[[Scope, Receive, Send], Awaitable[None]]) -> uvicorn.Config:
     return uvicorn.Config(
-        gateway,
+        application,
         loop="uvloop",
         http=Connection,
         ws="none",
