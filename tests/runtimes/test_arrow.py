@@ -161,6 +161,16 @@ def test_a_frame_of_pandas_is_read() -> None:
         ("built_at", pa.array([WHEN] * 3, pa.timestamp("us")), "expected a timestamp with a time zone, or text, got"),
         ("built_at", pa.array(["today"] * 3), "row 0: expected an ISO 8601 time with offset, got text 'today'."),
         ("built_at", pa.array([0, 0, 2**62], pa.timestamp("s", "UTC")), "Column 'built_at', row 2: expected an ISO"),
+        (
+            "built_at",
+            pa.array([0, 253402300800000, 0], pa.timestamp("ms", "UTC")),
+            "Column 'built_at', row 1: expected",
+        ),
+        (
+            "built_at",
+            pa.array([0, -(2**62), 0], pa.timestamp("us", "UTC")),
+            "Column 'built_at', row 1: expected an ISO",
+        ),
         ("seats", pa.array([1.0, 2.5, 3.0]), "Column 'seats', row 1: expected an integer, got number 2.5."),
         ("seats", pa.array([1, 2, 2**64 - 1], pa.uint64()), "row 2: expected an integer, got integer 1844674407370955"),
         ("distance", pa.array([1.0, 2.0, float("inf")]), "row 2: expected a number, got number inf."),
@@ -176,6 +186,23 @@ def test_a_column_that_does_not_fit_is_named(write: Any, name: str, values: Any,
 
     assert expected in error.message
     assert error.field == name
+
+
+@pytest.mark.parametrize(
+    ("unit", "count", "expected"),
+    [
+        ("s", -62135596800, datetime(1, 1, 1, tzinfo=UTC)),
+        ("ms", 253402300799999, datetime(9999, 12, 31, 23, 59, 59, 999000, UTC)),
+        ("us", -1, datetime(1969, 12, 31, 23, 59, 59, 999999, UTC)),
+        ("ns", -1, datetime(1969, 12, 31, 23, 59, 59, 999999, UTC)),
+        ("ns", 1_999, datetime(1970, 1, 1, 0, 0, 0, 1, UTC)),
+        ("ns", 2**63 - 1, datetime(2262, 4, 11, 23, 47, 16, 854775, UTC)),
+    ],
+)
+def test_times_of_every_unit_are_read_to_the_microsecond(unit: str, count: int, expected: datetime) -> None:
+    array = pa.array([count] * 3, pa.timestamp(unit, "America/New_York"))
+
+    assert [row[4] for row in decode(stream(table(built_at=array))).rows] == [expected] * 3
 
 
 def test_the_row_of_a_refusal_counts_over_all_batches() -> None:

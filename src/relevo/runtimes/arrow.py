@@ -33,7 +33,9 @@ MAX_MESSAGES = 256
 
 _FILE_START = b"ARROW1"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_EARLIEST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LATEST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": None}  # of a unit; None: it is less than one
 _NUMBERS = "an integer or float type"
 _EXPECTED = {
     ColumnType.FLOAT: _NUMBERS,
@@ -236,7 +238,7 @@ def _values(column: Column, array: Any, first_row: int) -> list[object]:
     if types.is_dictionary(array.type) or not types.is_primitive(array.type):
         return _texts(column, array, first_row)
     if types.is_timestamp(array.type):
-        values: list[object] = _times(column, array, first_row, frozenset(nulls))
+        values: list[object] = _times(column, array, first_row)
     elif types.is_boolean(array.type):
         values = _plain(array).tolist()
     else:
@@ -258,17 +260,19 @@ def _texts(column: Column, array: Any, first_row: int) -> list[object]:
     return texts
 
 
-def _times(column: Column, array: Any, first_row: int, nulls: frozenset[int]) -> list[object]:
+def _times(column: Column, array: Any, first_row: int) -> list[object]:
     """Times to the microsecond; what is finer is cut off, as in JSON."""
-    per_second = _PER_SECOND[array.type.unit]
-    times: list[object] = []
-    for row, value in enumerate(_plain(array.cast("int64").fill_null(0)).tolist()):
-        try:
-            microseconds = value * 1_000_000 // per_second
-            times.append(None if row in nulls else _EPOCH + timedelta(microseconds=microseconds))
-        except OverflowError:
-            raise refusal(column, first_row + row, f"{value} {array.type.unit} since 1970") from None
-    return times
+    counts = _plain(array.cast("int64").fill_null(0))
+    each = _MICROSECONDS[array.type.unit]
+    if each is None:
+        counts = counts // 1_000
+    else:
+        wrong = (counts < _EARLIEST_US // each) | (counts > _LATEST_US // each)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise refusal(column, first_row + row, f"{counts[row]} {array.type.unit} since 1970")
+        counts = counts * each
+    return [time.replace(tzinfo=UTC) for time in counts.astype("M8[us]").tolist()]
 
 
 def _request_id(metadata: dict[bytes, bytes] | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from itertools import islice
 
 import msgspec
@@ -53,15 +54,26 @@ class CommaSeparated:
             if len(row) != len(names):
                 raise Invalid(f"Row {index}: expected {len(names)} values, got {len(row)}.")
         columns = [self._layout.columns[name] for name in names]
-        values = {
-            column.name: [_value(column, row[place], index) for index, row in enumerate(rows)]
-            for place, column in enumerate(columns)
-        }
+        values = {column.name: _values(column, [row[place] for row in rows]) for place, column in enumerate(columns)}
         return self._arrange(values, None)
 
     def encode(self, request: Decoded, answer: Answer) -> Reply:
         """As ``MlflowJson`` has it."""
         return Reply(_encode(answer))
+
+
+def _values(column: Column, texts: list[str]) -> list[object]:
+    """The values of a column: at once when they are usual, one by one to read the others or say what is wrong."""
+    if column.nullable and column.type is ColumnType.TEXT:
+        return [text or None for text in texts]
+    if column.nullable and column.type is ColumnType.FLOAT and _NUMERIC.issuperset("".join(texts)):
+        try:
+            numbers = [float(text) if text else None for text in texts]
+        except ValueError:
+            numbers = [math.inf]
+        if all(number is None or math.isfinite(number) for number in numbers):
+            return list(numbers)
+    return [_value(column, text, row) for row, text in enumerate(texts)]
 
 
 def _value(column: Column, text: str, row: int) -> object:

@@ -37,7 +37,7 @@ class TooSlow(RelevoError):
 
 
 class WrongType(RelevoError):
-    """The body comes in an encoding that the route does not take."""
+    """The body comes in an encoding, or is of a type, that the route does not take."""
 
     code = "wrong_type"
     http_status = 415
