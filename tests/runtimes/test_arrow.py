@@ -329,6 +329,40 @@ def test_an_index_beyond_its_dictionary_is_refused() -> None:
     refused(body.replace(place, struct.pack("<iii", 0, 1, -1)))
 
 
+def test_an_index_beyond_a_dictionary_that_was_looked_at_before_is_refused() -> None:
+    values = pa.array(["a", "b"] * 60)
+    columns = [pa.DictionaryArray.from_arrays(pa.array([0, 1, last], pa.int32()), values) for last in (118, 119)]
+    body = stream(pa.concat_tables([table(carrier=column) for column in columns]))
+    place = struct.pack("<iii", 0, 1, 119)
+    assert body.count(place) == 1
+    assert [row[1] for row in decode(body).rows] == ["a", "b", "a", "a", "b", "b"]
+
+    for wrong in (120, -1, 2**31 - 1):
+        refused(body.replace(place, struct.pack("<iii", 0, 1, wrong)))
+
+
+def test_a_dictionary_that_is_replaced_between_batches_is_the_one_of_its_batch() -> None:
+    rows = pa.concat_tables([table(carrier=pa.array([a, b, a]).dictionary_encode()) for a, b in ("xy", "zw")])
+
+    assert [row[1] for row in decode(stream(rows)).rows] == ["x", "y", "x", "z", "w", "z"]
+
+
+def test_a_dictionary_that_grows_by_deltas_is_read_and_its_copies_are_bounded() -> None:
+    only = Signature(Task.REGRESSION, (Column("carrier", ColumnType.TEXT),))
+    values = [f"{number}" * 1_000 for number in range(60)]
+    sink = pa.BufferOutputStream()
+    schema = pa.schema([("carrier", pa.dictionary(pa.int32(), pa.string()))])
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as writer:
+        for last in range(60):
+            grown = pa.DictionaryArray.from_arrays(pa.array([last], pa.int32()), pa.array(values[: last + 1]))
+            writer.write_batch(pa.record_batch([grown], schema=schema))
+    body = sink.getvalue().to_pybytes()
+    assert len(body) < 200_000
+
+    assert [row[0] for row in decode(body, only, max_bytes=10_000_000).rows] == values
+    assert "copies for deltas" in refused(body, TooLarge, signature=only, max_bytes=1_000_000).message
+
+
 def test_the_answer_is_json_or_a_stream() -> None:
     language = ArrowStream(SIGNATURE)
     answer = Answer([[0.1, 0.2, 0.7]] * 3, 4, ["a", "b", "c"])

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from relevo.errors import Invalid, TooLarge
 from relevo.runtimes import tensors
+from relevo.runtimes.arrow_checks import Checks, nulls_of, plain
 from relevo.runtimes.arrow_sizes import Broken, messages_of_file, size_of
 from relevo.runtimes.decoders import Arranging, Decoded
 from relevo.runtimes.exchange import Answer, Question, Reply
@@ -87,10 +87,10 @@ class ArrowStream:
             columns = self._columns(reader.schema)
             messages = _messages_of_file(question.body) if is_file else _messages_of_stream(body)
             _check_sizes(messages, question)
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)] if is_file else list(reader)
-            for batch in batches:
-                batch.validate(full=True)
-            _check_text(batches, question.max_bytes)
+            checks, batches = Checks(question.max_bytes), []
+            for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+                checks.check(batch)
+                batches.append(batch)
         except (pa.ArrowException, OSError, EOFError, Broken, OverflowError, UnicodeDecodeError) as error:
             raise Invalid(f"The body is no valid Arrow {'file' if is_file else 'stream'}: {_first(error)}.") from None
         except MemoryError:
@@ -178,39 +178,6 @@ def _check_sizes(messages: Iterator[tuple[memoryview, memoryview]], question: Qu
             raise TooLarge(f"A body has at most {MAX_MESSAGES} batches and dictionaries; combine them.")
 
 
-def _check_text(batches: list[Any], max_bytes: int | None) -> None:
-    """Refuse text that is short here and long as rows: a value that many rows of a dictionary or of views share."""
-    total = 0
-    for array in (array for batch in batches for array in batch.columns):
-        if hasattr(array, "dictionary"):
-            total += int(_lengths(array.dictionary)[_plain(array.indices.drop_null())].sum())
-        elif str(array.type) == "string_view":
-            total += int(_lengths(array).sum())
-        if max_bytes is not None and total > max_bytes:
-            raise TooLarge(f"A body has at most {max_bytes:,} bytes once each row has its text.")
-
-
-def _lengths(array: Any) -> NDArray[Any]:
-    """The bytes of each text; 0 where there is none."""
-    if len(array) == 0 or str(array.type) == "null":
-        return np.zeros(len(array), dtype=np.int64)
-    first, end = array.offset, array.offset + len(array)
-    if str(array.type) == "string_view":  # 16 bytes each, which start with the length
-        lengths = np.frombuffer(array.buffers()[1], "<i4").reshape(-1, 4)[first:end, 0]
-    else:
-        kind = "<i8" if str(array.type) == "large_string" else "<i4"
-        lengths = np.diff(np.frombuffer(array.buffers()[1], kind)[first : end + 1])
-    return np.where(_nulls(array), 0, lengths)
-
-
-def _nulls(array: Any) -> NDArray[Any]:
-    return cast(NDArray[Any], array.is_null().to_numpy(zero_copy_only=False))
-
-
-def _plain(array: Any) -> NDArray[Any]:
-    return cast(NDArray[Any], array.to_numpy(zero_copy_only=False))
-
-
 def _takes(column: Column, kind: Any) -> bool:
     import pyarrow.types as types
 
@@ -222,15 +189,15 @@ def _takes(column: Column, kind: Any) -> bool:
         return bool(types.is_boolean(kind))
     if column.type is ColumnType.TIME and types.is_timestamp(kind):
         return kind.tz is not None
-    plain = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(plain) or types.is_large_string(plain) or types.is_string_view(plain))
+    text = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(text) or types.is_large_string(text) or types.is_string_view(text))
 
 
 def _values(column: Column, array: Any, first_row: int) -> list[object]:
     """The values of a column that takes the array's type; ``first_row`` is the number of the first, for refusals."""
     import pyarrow.types as types
 
-    nulls = np.flatnonzero(_nulls(array)).tolist()
+    nulls = np.flatnonzero(nulls_of(array)).tolist()
     if nulls and not column.nullable:
         raise refusal(column, first_row + nulls[0], "null")
     if types.is_null(array.type):
@@ -240,9 +207,9 @@ def _values(column: Column, array: Any, first_row: int) -> list[object]:
     if types.is_timestamp(array.type):
         values: list[object] = _times(column, array, first_row)
     elif types.is_boolean(array.type):
-        values = _plain(array).tolist()
+        values = plain(array).tolist()
     else:
-        values = tensors.from_array(column, _plain(array.fill_null(0)), first_row)
+        values = tensors.from_array(column, plain(array.fill_null(0)), first_row)
     for row in nulls:
         values[row] = None
     return values
@@ -251,7 +218,8 @@ def _values(column: Column, array: Any, first_row: int) -> list[object]:
 def _texts(column: Column, array: Any, first_row: int) -> list[object]:
     if hasattr(array, "dictionary"):
         indices = array.indices.to_pylist()
-        values = {index: array.dictionary[index].as_py() for index in set(indices) - {None}}
+        dictionary = array.dictionary
+        values = {index: dictionary[index].as_py() for index in set(indices) - {None}}
         texts = [values.get(index) for index in indices]
     else:
         texts = array.to_pylist()
@@ -262,7 +230,7 @@ def _texts(column: Column, array: Any, first_row: int) -> list[object]:
 
 def _times(column: Column, array: Any, first_row: int) -> list[object]:
     """Times to the microsecond; what is finer is cut off, as in JSON."""
-    counts = _plain(array.cast("int64").fill_null(0))
+    counts = plain(array.cast("int64").fill_null(0))
     each = _MICROSECONDS[array.type.unit]
     if each is None:
         counts = counts // 1_000
