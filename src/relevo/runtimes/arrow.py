@@ -91,10 +91,10 @@ class ArrowStream:
             for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
                 checks.check(batch)
                 batches.append(batch)
+        except MemoryError:  # one of pyarrow's errors is both
+            raise TooLarge("The body takes more memory than there is.") from None
         except (pa.ArrowException, OSError, EOFError, Broken, OverflowError, UnicodeDecodeError) as error:
             raise Invalid(f"The body is no valid Arrow {'file' if is_file else 'stream'}: {_first(error)}.") from None
-        except MemoryError:
-            raise TooLarge("The body takes more memory than there is.") from None
         values: dict[str, list[object]] = {column.name: [] for column in columns}
         for batch in batches:
             for column, array in zip(columns, batch.columns, strict=True):
