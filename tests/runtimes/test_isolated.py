@@ -51,6 +51,10 @@ def awkward_model() -> Any:
                 import time as clock
 
                 clock.sleep(60)
+            if (frame.x == 555).any():
+                import time as clock
+
+                clock.sleep(0.03)
             if (frame.x == 777).any():
                 self.kept = [*getattr(self, "kept", []), b"x" * 20_000_000]
             return frame.x * 2 + frame.name.cat.codes + len(frame) / 1e6
@@ -111,6 +115,22 @@ def test_requests_that_wait_are_answered_in_one_batch(runtime: IsolatedRuntime) 
     # The model adds a millionth per row of the frame that it sees.
     sizes = [round((answer[0] - 2 * i) * 1e6) for i, answer in enumerate(answers)]
     assert max(sizes) > 1
+
+
+def test_callers_that_are_answered_together_come_back_together(runtime: IsolatedRuntime) -> None:
+    n_callers, n_rounds = 8, 15
+    calls = runtime.batches.batches
+
+    async def caller() -> None:
+        for _ in range(n_rounds):
+            assert near(await runtime.predict_async([[555.0, "a"]]), [1110.0])
+
+    async def all_callers() -> None:
+        await asyncio.gather(*(caller() for _ in range(n_callers)))
+
+    asyncio.run(all_callers())
+    # Who takes only what waits at the moment answers one and seven in turn: two calls a round.
+    assert runtime.batches.batches - calls < 1.6 * n_rounds
 
 
 def test_only_the_guilty_request_of_a_batch_fails(runtime: IsolatedRuntime) -> None:

@@ -38,6 +38,11 @@ class CallTimes:
         slope = min(max(slope, 0.0), mean_seconds / mean_rows)  # neither does a call cost less than nothing
         self._line = mean_seconds - slope * mean_rows, slope
 
+    @property
+    def fixed_seconds(self) -> float:
+        """What a call costs however few rows it has; 0 while no call is known."""
+        return max(0.0, self._line[0])
+
     def knows(self, rows: int) -> bool:
         """Whether a call of so many rows was seen, or is one of the first."""
         return _GROWTH * rows <= self.largest_rows

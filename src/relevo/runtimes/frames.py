@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories: Categories) -> pd.DataFrame:
-    """Rows of values (None is null) as the frame that the model is fitted on and asked with.
+class Framer:
+    """Makes frames of one signature; what every frame of it shares is made once.
 
     Columns stand in the signature's order. Numbers, integers and booleans are float64 with NaN for null, in training as
     in serving, so that a null never changes the type of a column. Text is categorical with the training categories; a
@@ -24,19 +24,60 @@ def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories:
 
     A column with a ``dtype`` has that one instead: text is plain, integers are integers, times are naive UTC.
     """
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(signature.inputs)
-    return frame_of_columns(
-        {column.name: values for column, values in zip(signature.inputs, columns, strict=True)}, signature, categories
-    )
+
+    def __init__(self, signature: Signature, categories: Categories) -> None:
+        self._columns = signature.inputs
+        self._texts = {
+            column.name: _Text(categories.get(column.name, ()))
+            for column in signature.inputs
+            if column.type is ColumnType.TEXT and column.dtype is None
+        }
+
+    def of_rows(self, rows: Sequence[Sequence[object]]) -> pd.DataFrame:
+        """Rows of values, None is null."""
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(self._columns)
+        return self.of_columns({column.name: values for column, values in zip(self._columns, columns, strict=True)})
+
+    def of_columns(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        """Whole columns: sequences, numpy arrays, or Polars series. Other columns are left out."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {column.name: self._values(column, columns[column.name]) for column in self._columns}, copy=False
+        )
+
+    def _values(self, column: Column, values: Any) -> Any:
+        text = self._texts.get(column.name)
+        return _values(column, values) if text is None else text.of(values)
+
+
+class _Text:
+    """A text column's categories."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        import pandas as pd
+
+        self._codes = {value: code for code, value in enumerate(known)}
+        self._dtype = pd.CategoricalDtype(pd.Index(list(known), dtype="str"))
+
+    def of(self, values: Any) -> pd.Categorical:
+        """The values as categories; those that are not known are missing."""
+        import numpy as np
+        import pandas as pd
+
+        plain = values.to_list() if hasattr(values, "to_list") else values
+        codes = np.array([self._codes.get(value, -1) for value in plain], dtype=np.int32)
+        return pd.Categorical.from_codes(codes, dtype=self._dtype)
+
+
+def as_frame(rows: Sequence[Sequence[object]], signature: Signature, categories: Categories) -> pd.DataFrame:
+    """Rows of values (None is null) as the frame that the model is fitted on and asked with, see ``Framer``."""
+    return Framer(signature, categories).of_rows(rows)
 
 
 def frame_of_columns(columns: Mapping[str, Any], signature: Signature, categories: Categories) -> pd.DataFrame:
-    """As ``as_frame``, from whole columns: sequences, numpy arrays, or Polars series. Other columns are left out."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        {column.name: _values(column, columns[column.name], categories) for column in signature.inputs}, copy=False
-    )
+    """As ``as_frame``, from whole columns, see ``Framer``."""
+    return Framer(signature, categories).of_columns(columns)
 
 
 def rows_of_frame(frame: pd.DataFrame, signature: Signature) -> list[list[object]]:
@@ -62,19 +103,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _values(column: Column, values: Any, categories: Categories) -> Any:
+def _values(column: Column, values: Any) -> Any:
     import numpy as np
     import pandas as pd
 
     if column.dtype is not None:
         return _plain(column.dtype, values)
-    if column.type is ColumnType.TEXT:
-        plain = values.to_list() if hasattr(values, "to_list") else list(values)
-        known = list(categories.get(column.name, ()))
-        codes = {value: code for code, value in enumerate(known)}
-        return pd.Categorical.from_codes(
-            [codes.get(value, -1) for value in plain], categories=pd.Index(known, dtype="str")
-        )
     if column.type is ColumnType.TIME:
         plain = values.to_list() if hasattr(values, "to_list") else list(values)
         return pd.Series(pd.to_datetime(plain, utc=True)).dt.as_unit("us").array

@@ -1,7 +1,8 @@
 """The isolated runtime: the original model in a child process with the version's own environment.
 
 One thread of ours owns the child, starts it and talks to it, since Linux ends a child whose parent *thread* ends. It
-takes whatever waits as one batch: one call of scikit-learn costs as much for a hundred rows as for one.
+takes whatever waits as one batch: one call of scikit-learn costs as much for a hundred rows as for one. So the callers
+that were answered together are given a moment to come back together; a single caller waits for nobody.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _log = logging.getLogger(__name__)
 MAX_BATCH = 1_024
 #: Rows that may wait; a request beyond is refused.
 MAX_WAITING = 20_000
+
+#: How long a call waits for callers that are expected: a share of what any call costs, and at most so many seconds.
+LINGER_SHARE = 0.2
+MOST_LINGER_SECONDS = 0.005
 
 #: How long requests are refused after a child that did not start.
 START_AGAIN_SECONDS = 5.0
@@ -97,6 +102,9 @@ class IsolatedRuntime:
         self._called: tuple[float, float] | None = None
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._waiting = 0
+        self._callers = 1
+        self._awaited = sys.maxsize
+        self._gathered = threading.Event()
         self._lock = threading.Lock()
         self._is_closed = False
         self._child: ChildProcess | None = None
@@ -167,6 +175,8 @@ class IsolatedRuntime:
                 raise Overloaded(f"{self._waiting} rows wait for the model, the limit is {MAX_WAITING}.")
             self._waiting += len(rows)
             self._queue.put(request)
+            if self._queue.qsize() >= self._awaited:
+                self._gathered.set()
         return request.future
 
     def _run(self, started: Future[None]) -> None:
@@ -200,6 +210,7 @@ class IsolatedRuntime:
     def _take(self) -> list[_Request] | None:
         """The next batch: one request, and what waits behind it. None at the end."""
         request = self._next()
+        self._linger()
         batch: list[_Request] = []
         rows = 0
         while request is not None:
@@ -215,6 +226,19 @@ class IsolatedRuntime:
             self._queue.put(None)
             return batch or None
         return batch
+
+    def _linger(self) -> None:
+        """Wait a moment until as many requests are here as there were callers at the last call."""
+        others = self._callers - 1
+        if others == 0 or self._waiting >= self._times.largest_rows:
+            return
+        with self._lock:
+            if self._queue.qsize() >= others:
+                return
+            self._awaited = others
+            self._gathered.clear()
+        self._gathered.wait(min(LINGER_SHARE * self._times.fixed_seconds, MOST_LINGER_SECONDS))
+        self._awaited = sys.maxsize
 
     def _next(self) -> _Request | None:
         while self._successor is not None:
@@ -239,6 +263,7 @@ class IsolatedRuntime:
                 else:
                     self._answer([request])
             return
+        self._callers = len(batch) + self._queue.qsize()  # before their answers bring them back
         place = 0
         for request in batch:
             request.future.set_result(answers[place : place + len(request.rows)])

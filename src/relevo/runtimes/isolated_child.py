@@ -20,7 +20,7 @@ from relevo.platform.encoding import parse
 from relevo.platform.processes import die_with_parent
 from relevo.runtimes import original
 from relevo.runtimes.explanation import read_background, sampled
-from relevo.runtimes.frames import as_frame
+from relevo.runtimes.frames import Framer
 from relevo.runtimes.messages import Answer, Closed, Question, receive, send
 from relevo.runtimes.model import CATEGORIES_FILE, Signature
 from relevo.runtimes.model_folder import FOLDER, load_model
@@ -35,7 +35,8 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
         categories = msgspec.json.decode((folder / CATEGORIES_FILE).read_bytes(), type=dict[str, list[str]])
         background = read_background(folder, signature)
         model = load_model(folder / FOLDER)
-        as_frame([], signature, categories)  # imports pandas now: the first request has a limit of its own
+        framer = Framer(signature, categories)
+        framer.of_rows([])  # what pandas makes on its first call: the first request has a limit of its own
     except Exception as error:
         logging.exception("the model could not be loaded")
         send(connection, Answer(error=_told(error)))
@@ -44,7 +45,7 @@ def main(folder: Path, descriptor: int, parent: int) -> None:
     while True:
         try:
             question = receive(connection, Question)
-            send(connection, _answer(model, question, signature, categories, background))
+            send(connection, _answer(model, question, signature, framer, background))
         except (Closed, OSError):
             return
 
@@ -53,11 +54,11 @@ def _answer(
     model: Any,
     question: Question,
     signature: Signature,
-    categories: dict[str, list[str]],
+    framer: Framer,
     background: list[list[Any]],
 ) -> Answer:
     def predict(rows: Sequence[Sequence[Any]]) -> Any:
-        return original.predict(model, as_frame(rows, signature, categories), signature)
+        return original.predict(model, framer.of_rows(rows), signature)
 
     try:
         if question.explain:
