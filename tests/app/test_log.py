@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -22,18 +23,29 @@ def logged(relevo: Relevo, model: str) -> pl.DataFrame:
 
 @pytest.fixture
 def load(relevo: Relevo, live: Project) -> Iterator[Load]:
+    """Callers whose features are looked up: the store is filled when event time goes on."""
+    relevo.advance(live.model, relevo.event_at(live.model) + timedelta(hours=1))
     with Load(relevo, live.model, rows=3, is_patient=True, pause_seconds=0).running(callers=4) as running:
         running.await_more(60)
         yield running
 
 
 def check_counted_once(relevo: Relevo, load: Load) -> None:
-    """Every acknowledged prediction is in the log once, by the table and by the count that people see."""
+    """Every acknowledged prediction is in the log once, by the table and by the count that people see.
+
+    It is there with what it was made of: what was sent, and the features that were looked up, as the sources give them.
+    """
     assert len(set(load.acknowledged)) == len(load.acknowledged)
     table = logged(relevo, load.model).filter(status="ok")
     assert table["prediction_id"].n_unique() == table.height
     assert set(load.acknowledged) <= set(table["prediction_id"])
     assert relevo.admin.get(f"/api/models/{load.model}/log")["predictions_logged"] == table.height
+    used = table.filter(pl.col("prediction_id").is_in(load.acknowledged))
+    assert used.select("x_depot", "x_weight").unique().rows() == [("port", 2.0)]
+    assert used["looked_up"].to_list() == [["waiting", "waiting_6h"]] * used.height
+    assert used.select("x_waiting", "x_waiting_6h").null_count().row(0) == (0, 0)
+    parity = json.loads(relevo.command("features", "parity", load.model, "--json"))
+    assert parity["compared"] > 0 and parity["different"] == parity["unlogged"] == 0, parity
 
 
 def test_predictions_acknowledged_before_kills_of_the_gateway_are_counted_once(relevo: Relevo, load: Load) -> None:
