@@ -3,7 +3,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: help environment demo up test check format bench bench-serving bench-soak bench-features bench-scoring
+.PHONY: help environment demo up test check format bench bench-serving bench-soak bench-features bench-scoring bench-fleet
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,7 @@ bench: environment  ## Every benchmark, one after the other; figures go to bench
 	$(RUN) python bench/soak.py --page
 	$(RUN) python bench/features.py --page
 	$(RUN) python bench/scoring.py
+	$(RUN) python bench/fleet.py
 
 bench-serving: environment  ## Serving beside five other servers of models and bare uvicorn (needs wrk)
 	$(RUN) python bench/serving.py --page
@@ -51,3 +52,6 @@ bench-features: environment  ## Joins, lookups and filling of features beside Fe
 
 bench-scoring: environment  ## Bulk scoring beside a bare script of Polars and LightGBM
 	$(RUN) python bench/scoring.py
+
+bench-fleet: environment  ## Three thousand endpoints in one gateway worker
+	$(RUN) python bench/fleet.py
