@@ -13,7 +13,8 @@ from relevo.platform.encoding import to_json
 from relevo.runtimes.exchange import Reply
 from relevo.serving.calls import Call
 from relevo.serving.invocation import Invocations
-from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.live_endpoints import LiveEndpoints
 from relevo.serving.openapi import OpenApi
 
 _TEXT = b"text/plain; charset=utf-8"

@@ -33,7 +33,7 @@ from relevo.serving.inference_protocol import InferenceProtocol
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.limits import Limits
-from relevo.serving.live import LiveEndpoints
+from relevo.serving.live_endpoints import LiveEndpoints
 from relevo.serving.openapi import OpenApi
 from relevo.serving.protocol import WHOLE
 from relevo.serving.rates import Rates

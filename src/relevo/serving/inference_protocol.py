@@ -16,7 +16,8 @@ from relevo.runtimes.model import Signature
 from relevo.runtimes.requests import Layout
 from relevo.serving.calls import Call, WrongMethod, addressed, number, read_body, require
 from relevo.serving.invocation import Invocations
-from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.live_endpoints import LiveEndpoints
 
 #: Routes below ``/v2``; what stands in capitals is any name.
 ROUTES = (

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
 from relevo.errors import RelevoError, Unavailable
-from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.live_endpoints import LiveEndpoints
 from relevo.serving.model import Placement
 from relevo.serving.versions import LoadedVersion
 

@@ -47,7 +47,8 @@ from relevo.serving.inputs import Inputs
 from relevo.serving.invocation import Invocations
 from relevo.serving.labelling import Labelling
 from relevo.serving.limits import Limits
-from relevo.serving.live import LiveEndpoint, LiveEndpoints
+from relevo.serving.live import LiveEndpoint
+from relevo.serving.live_endpoints import LiveEndpoints
 from relevo.serving.lookups import Lookups
 from relevo.serving.model import Heartbeat, LogHealth, Placement
 from relevo.serving.predicting import predict
