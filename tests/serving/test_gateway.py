@@ -271,3 +271,21 @@ def test_a_replaying_driver_that_has_just_advanced_is_not_refused(home: Home) ->
             assert answer.status_code == 200, answer.text
     key = load_key(home.settings.folder("keys"))
     assert verify(key, answer.json()["prediction_ids"][0]).event_hour_at == at
+
+
+def test_a_number_beyond_all_measure_is_the_callers_mistake_and_no_failure_of_the_version(home: Home) -> None:
+    home.endpoint("buffered")
+    home.place(1, weight=1e300)
+    home.route((1, 100))
+    home.start()
+    home.serving.await_loaded(ENDPOINT, 1, 20)
+    with home.client() as client:
+        refused = home.predict(client, 1.0, 1e300)
+        assert refused.status_code == 400
+        assert error(refused)["field"] == "distance"
+        assert error(refused)["message"] == (
+            "Row 1: column 'distance' holds 1e+300, for which the prediction is not finite."
+        )
+        failed = home.predict(client, 1e90)  # a model that cannot answer what may well be asked
+        assert (failed.status_code, error(failed)["code"]) == (500, "version_failed")
+    home.eventually(lambda: (home.count(1).refused, home.count(1).failed) == (1, 1))

@@ -20,7 +20,7 @@ from relevo.serving.deadlines import DeadlineExceeded
 from relevo.serving.inputs import Inputs
 from relevo.serving.live import LiveEndpoint, Resting
 from relevo.serving.lookups import LookupFailed
-from relevo.serving.predicting import Predict, predict
+from relevo.serving.predicting import NotFinite, Predict, predict
 from relevo.serving.pressure import Pressure
 from relevo.serving.recording import Asked, Recording
 from relevo.serving.shadowing import Copy, Shadows
@@ -31,6 +31,9 @@ from relevo.serving.versions import LoadedVersion
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: No measurement is larger. Beyond it, an answer that is not finite is the caller's mistake and not the version's.
+_MEANINGFUL = 1e100
 
 
 class VersionFailed(RelevoError):
@@ -257,6 +260,9 @@ class Invocations:
         elif isinstance(error, Invalid):  # a value that the model cannot answer
             told = error
             tally.refused += is_last
+        elif isinstance(error, NotFinite) and (refusal := _overflow(asked, error.row)) is not None:
+            told = refusal
+            tally.refused += is_last
         else:
             told = _failure(asked.version, error)
             logger.error("%s", told.message, exc_info=error)
@@ -279,6 +285,15 @@ class Invocations:
             version.tally.answered(0, 0.0, failed=True)
             raise Overloaded(message)
         raise self._shedding.refusal(endpoint.name, "queue", message, wait - endpoint.queue_seconds)
+
+
+def _overflow(asked: Asked, row: int) -> Invalid | None:
+    """The refusal of a number so large that arithmetic with it overflows; None: the version has failed by itself."""
+    for column, value in zip(asked.version.signature.inputs, asked.request.rows[row], strict=True):
+        if isinstance(value, float | int) and abs(value) > _MEANINGFUL:
+            message = f"Row {row}: column {column.name!r} holds {value:g}, for which the prediction is not finite."
+            return Invalid(message, field=column.name)
+    return None
 
 
 def _failure(version: LoadedVersion, error: Exception) -> RelevoError:

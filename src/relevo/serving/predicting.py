@@ -12,6 +12,15 @@ from relevo.runtimes.exchange import Predictions
 from relevo.serving.deadlines import before
 from relevo.serving.versions import LoadedVersion
 
+
+class NotFinite(ValueError):
+    """A prediction that is no number, or beyond all of them; ``row`` is its place in the request."""
+
+    def __init__(self, row: int, prediction: float | list[float]) -> None:
+        super().__init__(f"it gave {prediction}, which is not finite")
+        self.row = row
+
+
 #: Predictions of a version for rows, made in the threads where need be, by then.
 Predict = Callable[[LoadedVersion, Sequence[Sequence[object]], Executor, float], Awaitable[Predictions]]
 
@@ -23,7 +32,7 @@ async def predict(
 
     Raises:
         DeadlineExceeded: They were not there by ``until``.
-        ValueError: One is not finite.
+        NotFinite: One is not finite.
     """
     runtime = version.runtime
     if len(rows) <= runtime.immediate_rows:
@@ -39,6 +48,9 @@ async def predict(
 
 def _check_finite(predictions: Predictions) -> None:
     flat = predictions if isinstance(predictions[0], float) else chain.from_iterable(predictions)
-    if not all(map(math.isfinite, flat)):
-        value = next(one for one in predictions if not all(map(math.isfinite, one if isinstance(one, list) else [one])))
-        raise ValueError(f"it gave {value}, which is not finite")
+    if all(map(math.isfinite, flat)):
+        return
+    each: list[float | list[float]] = [*predictions]
+    for row, one in enumerate(each):
+        if not all(map(math.isfinite, one if isinstance(one, list) else [one])):
+            raise NotFinite(row, one)
