@@ -156,15 +156,15 @@ def test_an_input_that_the_model_leaves_out_adds_nothing(sealed: Sealed) -> None
 
 
 @pytest.mark.parametrize("sealed", ["any other, a number"], indirect=True)
-def test_explaining_holds_up_no_prediction_and_has_a_limit(sealed: Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explaining_holds_up_no_prediction_and_has_a_limit(sealed: Sealed) -> None:
     sealed.runtime.explain(sealed.rows[:1])  # the child is there
     explainer = sealed.runtime._explainer
     assert isinstance(explainer, isolated.IsolatedRuntime)
-    monkeypatch.setattr(explainer, "_time_limit", 0.001)
+    explainer.limits = isolated.ProcessLimits(call_seconds=0.001)
     with pytest.raises(Unavailable, match=r"longer than 0\.001 s"):
         sealed.runtime.explain(sealed.rows * 10)
     assert len(sealed.runtime.predict(sealed.rows)) == 7
-    monkeypatch.setattr(explainer, "_time_limit", 10.0)
+    explainer.limits = isolated.ProcessLimits(call_seconds=10.0)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # the child that was ended is started again
         try:
