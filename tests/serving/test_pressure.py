@@ -74,6 +74,21 @@ def test_a_loop_that_is_held_up_is_under_pressure_until_it_is_not() -> None:
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
+def test_a_lag_that_may_stand_sends_nobody_away_however_it_grows() -> None:
+    async def run() -> None:
+        pressure = Pressure(1.0)
+        watching = asyncio.create_task(pressure.watch())
+        for held_up_seconds in (0.0, 0.05, 0.1, 0.05):  # growing by twofold, and far from a second
+            pressure.lag_seconds = -1.0
+            while pressure.lag_seconds < 0:
+                await asyncio.sleep(0)
+                time.sleep(held_up_seconds)
+            assert pressure.share == 0.0
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 @pytest.fixture
 def hurried(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path / "home", gateway_lag_ms=10)

@@ -46,7 +46,7 @@ class Settings(BaseSettings):
         description="Milliseconds that a request may be expected to wait for its turn; past them 429.",
     )
     gateway_lag_ms: int = Field(
-        default=100,
+        default=500,
         ge=1,
         description="Milliseconds that a gateway process may be late; past them a share of the requests gets 429.",
     )

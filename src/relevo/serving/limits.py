@@ -32,7 +32,7 @@ class Limits:
     concurrency: int = 1_000
     timeout_ms: int = 10_000
     queue_ms: int = 500
-    lag_ms: int = 100
+    lag_ms: int = 500
     body_seconds: float = 30.0
     process_bytes: int | None = None
 

@@ -49,6 +49,7 @@ class Pressure:
 
     def __init__(self, target_seconds: float) -> None:
         self._controller = Controller(target_seconds)
+        self._target = target_seconds
         self._turn = 0.0
         self.share = 0.0
         self.lag_seconds = 0.0
@@ -68,7 +69,9 @@ class Pressure:
             for _ in range(TICKS - 1):
                 smallest = min(smallest, await _lag())
             self._controller.update(smallest)
-            self.share, self.lag_seconds = self._controller.share, smallest
+            # While the lag may stand nobody goes, however fast it grows: a few heavy requests are no overload.
+            self.share = self._controller.share if smallest > self._target else 0.0
+            self.lag_seconds = smallest
 
 
 async def _lag() -> float:
