@@ -77,5 +77,11 @@ def _about(report: Report) -> str:
         f"- A sync of 400 bytes took {checks['fdatasync_us']:,.0f} µs, median; an idle worker takes "
         f"{checks['idle_cpu_share']:.1%} of a core.",
     ]
-    lines += [f"- Left out: {what}: {why}" for what, why in checks["missing"].items()]
+    lines += [f"- Left out: {what}: {_last(why)}" for what, why in checks["missing"].items()]
     return "\n".join(lines)
+
+
+def _last(why: str) -> str:
+    """What failed, and the last of a server's words about it; the lines before name files of this machine."""
+    what, _, words = why.partition(": ")
+    return f"{what}: {words.rpartition(' / ')[2].strip()}"

@@ -105,6 +105,8 @@ def test_many_connections_with_many_requests_lose_none(home: Home) -> None:
         worker.send_signal(signal.SIGTERM)
         got = list(readers.map(lambda one: [read_answer(one[1]) for _ in range(10)], opened))
         for answers in got:
-            assert [(status, headers.get("connection")) for status, headers in answers] == [GOING_ON] * 9 + [CLOSING]
+            *before, last = [(status, headers.get("connection")) for status, headers in answers]
+            assert before == [GOING_ON] * 9
+            assert last in (GOING_ON, CLOSING)  # who was answered before the worker knew of its end is not told of it
     assert worker.wait(20) == 0
     assert len([one for one in home.records() if one.status == "ok"]) == 160
