@@ -160,7 +160,7 @@ def test_errors_are_codes_and_hold_nothing_that_a_caller_sent(traced: Home, coll
 
     assert said(refused["decode"])["error.type"] == "invalid"
     assert {span.status.code for span in refused.values()} == {Status.STATUS_CODE_UNSET}
-    assert said(failed["predict"])["error.type"] == "ValueError"
+    assert said(failed["predict"])["error.type"] == "NotFinite"
     assert failed["predict"].status.code == failed[name].status.code == Status.STATUS_CODE_ERROR
     assert said(failed[name])["relevo.version"] == 2
     assert not [span for span in collector.spans if "secret" in str(span)]
