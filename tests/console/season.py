@@ -210,7 +210,7 @@ def _release(services: Services, number: int, at: datetime, outcome: str, rng: G
         for percent in (5, 25, 50):
             with services.state.transaction() as tx:
                 services.clock.advance(tx, MODEL, services.clock.now(MODEL, tx) + timedelta(hours=1))
-            releases.shift(release_id, percent)
+            services.canary.shift(release_id, percent)
             if outcome == "rolled_back" and percent == 25:
                 why = f"version {number} failed 2.40% of 500 requests, allowed are 1.00%"
                 releases.end(release_id, ReleaseState.ROLLED_BACK, why)

@@ -65,6 +65,7 @@ def main() -> None:
         releases=world.releases,
         load_testing=world.load_testing,
         shadowing=world.shadowing,
+        canary=world.canary,
         training=SealedAtOnce(world, workflows),  # type: ignore[arg-type]
         imports=None,  # type: ignore[arg-type]  # nothing is imported here
         contracts=world.contracts,

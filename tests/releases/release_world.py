@@ -38,6 +38,7 @@ from relevo.registry.bundles import write_bundle
 from relevo.registry.load_rows import LOAD_ROWS_FILE, LoadRows
 from relevo.registry.model import Stage
 from relevo.registry.service import Registry
+from relevo.releases.canary import CanarySteps
 from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import Evaluation, Evidence
 from relevo.releases.model import Release as Recorded
@@ -137,6 +138,9 @@ class World:
             features=self.features,
         )
         self.shadowing = Shadowing(
+            state, releases=self.releases, registry=self.registry, serving=self.serving, clock=self.clock
+        )
+        self.canary = CanarySteps(
             state, releases=self.releases, registry=self.registry, serving=self.serving, clock=self.clock
         )
         self.loaded: dict[int, str] = {}

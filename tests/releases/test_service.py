@@ -35,7 +35,7 @@ def look(world: World, release_id: str, began: dict[str, object]) -> BakeVerdict
     champion, began_at = began["champion"], began["began_at"]
     assert isinstance(counters, dict)
     before = {int(version): parse(Counters, count) for version, count in counters.items()}
-    return world.releases.look(release_id, champion, began_at, before)  # type: ignore[arg-type]
+    return world.canary.look(release_id, champion, began_at, before)  # type: ignore[arg-type]
 
 
 def test_the_first_version_goes_live_without_a_canary(world: World) -> None:
@@ -65,7 +65,7 @@ def test_a_challenger_passes_its_canary_step_by_step(world: World) -> None:
     assert world.releases.prepare("r2")["steps"] == (10, 50)
     world.load(2)
     for percent in (10, 50):
-        began = world.releases.shift("r2", percent)
+        began = world.canary.shift("r2", percent)
         assert world.arms() == [(1, 100 - percent), (2, percent)]
         assert world.releases.release("r2").state is ReleaseState.CANARY
         assert look(world, "r2", began).bake is Bake.GOES_ON
@@ -92,7 +92,7 @@ def test_counters_are_of_the_step_and_go_on_over_boots_of_the_gateway(world: Wor
     world.live(1)
     world.load(2)
     world.traffic(2, 500, failed=500)  # of an earlier try
-    began = world.releases.shift("r2", 10)
+    began = world.canary.shift("r2", 10)
     world.advance(BEGIN + timedelta(minutes=10))
     for boot in ("b2", "b3"):
         world.restart_gateway(boot)
@@ -120,9 +120,9 @@ def test_every_step_may_be_repeated_after_a_crash(world: World) -> None:
     world.beat()
     for _ in range(2):
         world.releases.load("r2")
-    shifted = world.releases.shift("r2", 10)
+    shifted = world.canary.shift("r2", 10)
     world.advance(BEGIN + timedelta(minutes=3))
-    again = world.releases.shift("r2", 10)
+    again = world.canary.shift("r2", 10)
     assert again["began_at"] == shifted["began_at"] == BEGIN  # its minutes are not begun anew
     for _ in range(3):
         world.releases.promote("r2")
@@ -172,7 +172,7 @@ def test_whatever_ends_a_release_gives_the_traffic_back(
     world.live(1)
     world.load(2)
     for percent in percents:
-        world.releases.shift("r2", percent)
+        world.canary.shift("r2", percent)
     for _ in range(2):
         world.releases.end("r2", outcome, "because", OLGA)
     assert world.arms() == [(1, 100)]
@@ -192,8 +192,8 @@ def steps(world: World, release_id: str) -> dict[str, Callable[[], object]]:
         "judge": lambda: releases.judge(release_id, 2, evaluation(champion=1), {}),
         "await": lambda: releases.await_approval(release_id),
         "load": lambda: releases.load(release_id),
-        "shift": lambda: releases.shift(release_id, 10),
-        "look": lambda: releases.look(release_id, 1, BEGIN, {}),
+        "shift": lambda: world.canary.shift(release_id, 10),
+        "look": lambda: world.canary.look(release_id, 1, BEGIN, {}),
         "promote": lambda: releases.promote(release_id),
     }
 
@@ -356,7 +356,7 @@ def test_rolling_back_twice_does_not_bring_the_bad_one_back(world: World) -> Non
 def test_rolling_back_leaves_a_release_under_way_loaded_and_a_canary_alone(world: World) -> None:
     world.live(1, 2)
     world.load(3)
-    world.releases.shift("r3", 10)
+    world.canary.shift("r3", 10)
     world.beat()
     with pytest.raises(Conflict, match="Release r3 is in its canary"):
         world.releases.roll_back(MODEL, OLGA, "bad")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from relevo.contract.model import Task
+from relevo.contract.model import ServingLimits, Task
 from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
 from relevo.identity.model import Role
@@ -300,6 +301,26 @@ class Home:
             transforms=transforms,
         )
         return store_bundle(folder, manifest, self.objects, load_signing_key(self.settings.folder("keys")))
+
+
+@contextlib.contextmanager
+def live_home(
+    folder: Path, *, versions: Sequence[int] = (1,), limits: ServingLimits | None = None, **settings: Any
+) -> Iterator[Home]:
+    """A home with its workers, of whose loaded versions the first is in production and logs buffered."""
+    home = Home(folder, **settings)
+    try:
+        home.endpoint("buffered", limits=limits or ServingLimits())
+        for version in versions:
+            home.place(version)
+        home.route((versions[0], 100))
+        for worker in range(home.settings.gateway_workers):
+            home.start(worker)
+        for version in versions:
+            home.serving.await_loaded(ENDPOINT, version, 20)
+        yield home
+    finally:
+        home.stop()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_home import ENDPOINT, Home
+from gateway_home import ENDPOINT, Home, live_home
 from originals import serve_original, slow_model
 
+from relevo.contract.model import ServingLimits
 from relevo.serving.heartbeats import total_shed
-from relevo.serving.model import EndpointLimits
 
 INVOCATIONS = f"/endpoints/{ENDPOINT}/invocations"
 EXPLAIN = f"/endpoints/{ENDPOINT}/explain"
@@ -77,16 +77,9 @@ def test_an_index_or_objects_nested_too_deep_are_refused_or_passed_over(
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A gateway with narrow settings, and an endpoint that declares two limits of its own."""
-    home = Home(tmp_path_factory.mktemp("tight") / "home", gateway_body_bytes=2_000, gateway_rows=5)
-    try:
-        home.endpoint("buffered", limits=EndpointLimits(rows=3))
-        home.place(1)
-        home.route((1, 100))
-        home.start()
-        home.serving.await_loaded(ENDPOINT, 1, 20)
+    folder = tmp_path_factory.mktemp("tight") / "home"
+    with live_home(folder, limits=ServingLimits(rows=3), gateway_body_bytes=2_000, gateway_rows=5) as home:
         yield home
-    finally:
-        home.stop()
 
 
 def test_settings_limit_every_endpoint_and_the_contract_its_own(tight: Home) -> None:
@@ -104,14 +97,14 @@ def test_settings_limit_every_endpoint_and_the_contract_its_own(tight: Home) -> 
 
 def test_a_changed_limit_holds_without_a_restart(tight: Home) -> None:
     with tight.client() as client:
-        tight.endpoint("buffered", limits=EndpointLimits(rows=4, body_bytes=3_000))
+        tight.endpoint("buffered", limits=ServingLimits(rows=4, body_bytes=3_000))
         tight.eventually(lambda: tight.predict(client, *[1.0] * 4).status_code == 200)
         answer = client.post(INVOCATIONS, content=b" " * 3_001)
         assert answer.json()["error"]["message"] == "A body has at most 3,000 bytes, got 3,001."
 
 
 def test_a_request_past_its_time_gets_504_and_is_logged_as_failed(home: Home) -> None:
-    home.endpoint("durable", limits=EndpointLimits(timeout_ms=400))
+    home.endpoint("durable", limits=ServingLimits(timeout_ms=400))
     serve_original(home, slow_model())
     with home.client() as client:
         answer = home.predict(client, 1_500.0)
@@ -130,7 +123,7 @@ def test_a_request_past_its_time_gets_504_and_is_logged_as_failed(home: Home) ->
 
 
 def test_a_canary_that_is_too_slow_leaves_the_champion_its_time(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(timeout_ms=1_000))
+    home.endpoint("buffered", limits=ServingLimits(timeout_ms=1_000))
     home.place(1)
     home.route((1, 100))
     home.start()
@@ -145,7 +138,7 @@ def test_a_canary_that_is_too_slow_leaves_the_champion_its_time(home: Home) -> N
 
 
 def test_requests_beyond_the_endpoints_concurrency_are_sent_away_and_counted(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(concurrency=2))
+    home.endpoint("buffered", limits=ServingLimits(concurrency=2))
     serve_original(home, slow_model())
     with home.client() as client, ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda _: home.predict(client, 700.0), range(8)))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_home import ENDPOINT, Home
+from gateway_home import ENDPOINT, Home, live_home
 
 from relevo.serving.pressure import Controller, Pressure
 
@@ -91,16 +91,8 @@ def test_a_lag_that_may_stand_sends_nobody_away_however_it_grows() -> None:
 
 @pytest.fixture
 def hurried(tmp_path: Path) -> Iterator[Home]:
-    home = Home(tmp_path / "home", gateway_lag_ms=10)
-    try:
-        home.endpoint("buffered")
-        home.place(1)
-        home.route((1, 100))
-        home.start()
-        home.serving.await_loaded(ENDPOINT, 1, 20)
+    with live_home(tmp_path / "home", gateway_lag_ms=10) as home:
         yield home
-    finally:
-        home.stop()
 
 
 def test_a_worker_that_gets_no_processor_sends_a_share_away_until_it_keeps_up(hurried: Home) -> None:

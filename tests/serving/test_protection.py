@@ -18,8 +18,8 @@ import pytest
 from gateway_home import ENDPOINT, Home, body
 from originals import children, serve_original
 
+from relevo.contract.model import ServingLimits
 from relevo.platform.memory import private_bytes
-from relevo.serving.model import EndpointLimits
 
 INVOCATIONS = f"/endpoints/{ENDPOINT}/invocations"
 
@@ -74,7 +74,7 @@ async def open_loop(url: str, token: str, per_second: int, seconds: float) -> li
 
 
 def test_above_its_capacity_a_model_answers_what_it_can_and_sends_the_rest_away_at_once(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(queue_ms=300))
+    home.endpoint("buffered", limits=ServingLimits(queue_ms=300))
     serve_original(home, awkward_model())
     sent = asyncio.run(open_loop(home.url, home.admin, per_second=200, seconds=4))
     answered = [one for one in sent if one.status == 200]
@@ -99,7 +99,7 @@ def hang(client: httpx.Client, home: Home) -> int:
 
 
 def test_a_hung_model_costs_its_own_requests_alone_and_is_replaced(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(timeout_ms=4_000, queue_ms=300))
+    home.endpoint("buffered", limits=ServingLimits(timeout_ms=4_000, queue_ms=300))
     serve_original(home, awkward_model())
     home.place(2)
     worker = home.workers[0]
@@ -147,7 +147,7 @@ def test_a_model_that_leaks_is_replaced_while_every_request_is_answered(home: Ho
     serve_original(home, awkward_model())
     worker = home.workers[0]
     leaking = only_child(worker)
-    home.endpoint("buffered", limits=EndpointLimits(process_bytes=int(1.7 * private_bytes(leaking))))
+    home.endpoint("buffered", limits=ServingLimits(process_bytes=int(1.7 * private_bytes(leaking))))
     statuses = under_load(home, lambda: only_child(worker) not in (0, leaking), 7_000.0)
     assert set(statuses) == {200}
     home.eventually(lambda: home.count(1).replaced >= 1)
@@ -157,7 +157,7 @@ def test_a_model_that_leaks_is_replaced_while_every_request_is_answered(home: Ho
 
 
 def test_a_killed_model_is_replaced_while_every_request_is_answered(home: Home) -> None:
-    home.endpoint("buffered", limits=EndpointLimits(queue_ms=9_000))
+    home.endpoint("buffered", limits=ServingLimits(queue_ms=9_000))
     serve_original(home, awkward_model())
     worker = home.workers[0]
     killed = only_child(worker)

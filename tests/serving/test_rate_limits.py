@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from gateway_home import ENDPOINT, Home
+from gateway_home import ENDPOINT, Home, live_home
 
 from relevo.identity.model import RELEVO, Role
 from relevo.serving.rates import Bucket
@@ -75,17 +75,8 @@ def test_the_token_of_a_load_test_is_not_limited(shared: Home) -> None:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Home]:
     """Two workers on one port."""
-    home = Home(tmp_path / "home", gateway_workers=2)
-    try:
-        home.endpoint("buffered")
-        home.place(1)
-        home.route((1, 100))
-        home.start(0)
-        home.start(1)
-        home.serving.await_loaded(ENDPOINT, 1, 20)
+    with live_home(tmp_path / "home", gateway_workers=2) as home:
         yield home
-    finally:
-        home.stop()
 
 
 def test_workers_divide_a_rate_evenly(pair: Home) -> None:

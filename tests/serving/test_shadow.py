@@ -12,11 +12,12 @@ from gateway_home import ENDPOINT, NOW, SIGNATURE, Home, body
 from originals import seal_original, slow_model
 from test_lookups import VIEW, put
 
+from relevo.contract.model import ServingLimits
 from relevo.errors import Conflict, Invalid
 from relevo.predictions.collector import run
 from relevo.predictions.log import PredictionLog
 from relevo.runtimes.model import Column, ColumnType
-from relevo.serving.model import EndpointLimits, LogMode, ShadowArm
+from relevo.serving.model import LogMode, ShadowArm
 
 
 def live(home: Home, shadow: ShadowArm, *, log: LogMode = "buffered", weight: float = 0.0, **settings: Any) -> None:
@@ -141,7 +142,7 @@ def test_a_slow_shadow_drops_copies_and_no_caller_waits_or_is_refused_for_it(hom
     bundle = seal_original(home, 2, slow_model())
     with home.state.transaction() as tx:
         home.serving.place(tx, ENDPOINT, 2, bundle)
-    live(home, ShadowArm(2), limits=EndpointLimits(concurrency=1))
+    live(home, ShadowArm(2), limits=ServingLimits(concurrency=1))
     with home.client() as client:
         assert home.predict(client, 6000.0).json()["version"] == 1  # six seconds of the shadow's
         for _ in range(300):

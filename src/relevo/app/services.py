@@ -35,6 +35,7 @@ from relevo.platform.state import State
 from relevo.platform.workflows import Workflows
 from relevo.predictions.log import PredictionLog
 from relevo.registry.service import Registry
+from relevo.releases.canary import CanarySteps
 from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import ReleaseState
 from relevo.releases.service import Releases
@@ -78,6 +79,7 @@ class Services:
     watch: Watch
     releases: Releases
     load_testing: LoadTesting
+    canary: CanarySteps
     deliver: Deliver
     retraining: Retraining
     scoring: Scoring
@@ -238,11 +240,13 @@ def compose(settings: Settings) -> Services:
         features=features,
     )
     shadowing = Shadowing(state, releases=releases, registry=registry, serving=serving, clock=clock)
+    canary = CanarySteps(state, releases=releases, registry=registry, serving=serving, clock=clock)
     deliver = Deliver(
         workflows,
         releases=releases,
         load_testing=load_testing,
         shadowing=shadowing,
+        canary=canary,
         training=training,
         imports=imports,
         contracts=contracts,
@@ -302,6 +306,7 @@ def compose(settings: Settings) -> Services:
         watch=watch,
         releases=releases,
         load_testing=load_testing,
+        canary=canary,
         deliver=deliver,
         retraining=retraining,
         scoring=Scoring(settings, contracts, registry, serving, clock),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import obstore
 from obstore.store import LocalStore
 
 from relevo.errors import Corrupted, Invalid, NotFound
+from relevo.platform.files import sync
 
 
 class Objects:
@@ -92,11 +92,7 @@ class Objects:
         """Bring file and folder entries to the disk: a row that cites the object may be committed next."""
         file = self.root / path
         for each in (file, *file.parents):
-            descriptor = os.open(each, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(each)
             if each == self.root:
                 return
 

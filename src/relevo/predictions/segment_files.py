@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from relevo.platform.files import sync
+
 MAX_AGE_SECONDS = 1.0
 MAX_SEGMENT_BYTES = 8 << 20
 
@@ -113,7 +115,7 @@ class SegmentFiles:
             self._descriptor = os.open(self._path, flags, 0o600)
             self._sequence += 1
             self._synced_bytes, self._opened_at = 0, time.monotonic()
-            _sync_folder(self._folder)
+            sync(self._folder)
         return self._descriptor
 
     def _abandon(self) -> None:
@@ -136,12 +138,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from relevo.errors import Invalid
+from relevo.platform.files import sync
 
 COMMITS_A_COMPACTION = 200
 _COMPACTED_BYTES = 64 << 20
@@ -89,7 +89,7 @@ class LogTable:
             write_deltalake(str(self._path), rows, mode="append", commit_properties=properties)
             self._delta = DeltaTable(str(self._path))
             for folder in (self._path.parent, self._path.parent.parent):
-                _sync(folder)
+                sync(folder)
         else:
             write_deltalake(self._delta, rows, mode="append", schema_mode="merge", commit_properties=properties)
         self._sync_commits()
@@ -114,13 +114,13 @@ class LogTable:
         for number in range(self._synced_version + 1, version + 1):
             commit = log / f"{number:020d}.json"
             for name in _added(commit.read_text()):
-                _sync(self._path / name)
-            _sync(commit)
+                sync(self._path / name)
+            sync(commit)
             for checkpoint in log.glob(f"{number:020d}.checkpoint*.parquet"):
-                _sync(checkpoint)
-                _sync(log / "_last_checkpoint")
-        _sync(self._path)
-        _sync(log)
+                sync(checkpoint)
+                sync(log / "_last_checkpoint")
+        sync(self._path)
+        sync(log)
         self._synced_version = version
 
 
@@ -153,11 +153,3 @@ def _is_whole(path: Path, commit: Path) -> bool:
         return bool(text.strip()) and all((path / name).stat().st_size == size for name, size in added.items())
     except (ValueError, KeyError, FileNotFoundError):
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -18,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from relevo.errors import Corrupted, Unavailable
+from relevo.platform.files import write_once
 
 PRIVATE_FILE = "signing.key"
 PUBLIC_FILE = "signing.pub"
@@ -34,7 +33,7 @@ def load_signing_key(folder: Path) -> Ed25519PrivateKey:
     path = folder / PRIVATE_FILE
     if not path.exists():
         made = Ed25519PrivateKey.generate()
-        _write_once(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_once(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except ValueError as error:
@@ -42,7 +41,7 @@ def load_signing_key(folder: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise Corrupted(f"{path} holds a key of another kind than Ed25519.")
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    _write_once(folder / PUBLIC_FILE, public)
+    write_once(folder / PUBLIC_FILE, public)
     if (folder / PUBLIC_FILE).read_bytes() != public:
         raise Corrupted(f"{folder / PUBLIC_FILE} does not belong to {path}.")
     return key
@@ -74,21 +73,3 @@ def is_signed(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
-
-
-def _write_once(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and link it there: the first of several wins, whole or not at all."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-        path.hardlink_to(draft)
-    except FileExistsError:
-        pass  # another process was first; its key is read
-    finally:
-        os.close(descriptor)
-        draft.unlink()

@@ -7,6 +7,7 @@ from datetime import datetime
 from relevo.contract.model import Contract
 from relevo.errors import Conflict
 from relevo.identity.model import RELEVO, Principal
+from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.state import Transaction
 from relevo.registry.model import Stage
 from relevo.registry.service import Registry
@@ -172,6 +173,21 @@ class Rollout:
 
 def _champion(version: int | None) -> str:
     return "no champion" if version is None else f"champion version {version}"
+
+
+def check_open(release: Release) -> None:
+    """A release that has ended takes no further step.
+
+    Raises:
+        Cancelled: Says how it ended.
+    """
+    if not release.state.is_open:
+        raise Cancelled(f"Release {release.id} is {words(release.state)}: {release.outcome}")
+
+
+def words(state: ReleaseState) -> str:
+    """The state as people write it."""
+    return state.replace("_", " ")
 
 
 def required_version(release: Release) -> int:

@@ -1,4 +1,4 @@
-"""The use cases of a release: begin, record evidence, approve, move the traffic, promote, end, roll back."""
+"""The use cases of a release: begin, record evidence, approve, load, promote, end, roll back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ from relevo.errors import Conflict, NotFound
 from relevo.identity.model import RELEVO, Principal
 from relevo.ledger.service import Ledger
 from relevo.platform.clock import EventClock, utc_now
-from relevo.platform.encoding import to_json
-from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.state import State, Transaction
 from relevo.registry.service import Registry
 from relevo.releases import policy, store
 from relevo.releases.model import Approval, Evaluation, Evidence, GateResult, Release, ReleaseState
-from relevo.releases.rollout import Rollout, required_version
-from relevo.serving.model import Counters, Route
-from relevo.serving.policy import since
+from relevo.releases.rollout import Rollout, check_open, required_version, words
+from relevo.serving.model import Route
 from relevo.serving.service import Serving
 
 
@@ -144,7 +141,7 @@ class Releases:
             route = self._rollout.give_back(tx, release, outcome, reason, event_at)
             store.update_release(tx, release_id, utc_now(), state=outcome, outcome=reason)
             facts = {} if route is None else {"route_revision": route.revision, "back_to": route.champion}
-            action = f"release {_words(outcome)}"
+            action = f"release {words(outcome)}"
             self.record(tx, release, action, "end", actor=actor, reason=reason, event_at=event_at, facts=facts)
             return _found(store.find_release(tx, release_id), release_id)
 
@@ -211,47 +208,13 @@ class Releases:
             self._rollout.place(tx, release.model, required_version(release), self.contract_of(release))
         self._rollout.await_loaded(release.model, required_version(release))
 
-    def shift(self, release_id: str, percent: int) -> dict[str, object]:
-        """Send ``percent`` of the traffic to the challenger; gives what a bake is measured from."""
-        with self._state.transaction() as tx:
-            release = self.locked(tx, release_id)
-            self.check_champion(tx, release)
-            event_at = self._clock.now(release.model, tx)
-            reason = f"canary step: {percent} % to version {release.version}"
-            route = self._rollout.shift(tx, release, percent, reason, event_at)
-            store.update_release(tx, release_id, utc_now(), state=ReleaseState.CANARY)
-            facts = {"route_revision": route.revision, "percent": percent}
-            step = f"canary-{percent}"
-            self.record(tx, release, "traffic shifted", step, reason=reason, event_at=event_at, facts=facts)
-        counters = {str(version): to_json(count) for version, count in self._serving.counters(release.model).items()}
-        # A repeated step gets the route that it set before, so its minutes are not begun anew.
-        return {"began_at": route.effective_event_at, "champion": route.champion, "counters": counters}
-
-    def look(
-        self, release_id: str, champion: int, began_at: datetime, before: dict[int, Counters]
-    ) -> policy.BakeVerdict:
-        """Judge the canary step that began at ``began_at`` (event time) with the counters ``before``."""
-        release = self.release(release_id)
-        _check_open(release)
-        contract = self.contract_of(release)
-        counted = self._serving.counters(release.model)
-        return policy.judge_bake(
-            contract.release.canary,
-            contract.release.slo,
-            challenger=required_version(release),
-            counters={version: since(count, before.get(version)) for version, count in counted.items()},
-            champion=champion,
-            began_at=began_at,
-            now=self._clock.now(release.model),
-        )
-
     def promote(self, release_id: str) -> None:
         """Make the version the champion: route, stages, placements and ledger entry in one transaction."""
         with self._state.transaction() as tx:
             release = _found(store.find_release(tx, release_id, lock=True), release_id)
             if release.state in {ReleaseState.LIVE, ReleaseState.ROLLED_BACK}:
                 return  # promoted by this step before a crash; a person may have rolled it back since
-            _check_open(release)
+            check_open(release)
             self.check_champion(tx, release)
             event_at = self._clock.now(release.model, tx)
             reason = f"promoted: {release.reason}"
@@ -272,7 +235,7 @@ class Releases:
         with self._state.transaction() as tx:
             release = _found(store.find_release(tx, release_id, lock=True), release_id)
             if release.state is not ReleaseState.WAITING_FOR_APPROVAL or self._count(tx, release).is_decided:
-                decided = "decided" if release.state is ReleaseState.WAITING_FOR_APPROVAL else _words(release.state)
+                decided = "decided" if release.state is ReleaseState.WAITING_FOR_APPROVAL else words(release.state)
                 raise Conflict(f"Release {release_id} is {decided}; it does not wait for approval.")
             applied_by = self._contracts.revision(release.model, release.contract_revision).applied_by
             policy.check_approver(principal, requested_by=release.requested_by, applied_by=applied_by)
@@ -334,7 +297,7 @@ class Releases:
     def locked(self, tx: Transaction, release_id: str) -> Release:
         """The release, which is under way and stays so until the transaction ends."""
         release = _found(store.find_release(tx, release_id, lock=True), release_id)
-        _check_open(release)
+        check_open(release)
         return release
 
     def contract_of(self, release: Release) -> Contract:
@@ -393,12 +356,3 @@ def _found(value: Release | None, release_id: str) -> Release:
     if value is None:
         raise NotFound(f"There is no release {release_id!r}.", hint="List them with `relevo releases`.")
     return value
-
-
-def _check_open(release: Release) -> None:
-    if not release.state.is_open:
-        raise Cancelled(f"Release {release.id} is {_words(release.state)}: {release.outcome}")
-
-
-def _words(state: ReleaseState) -> str:
-    return state.replace("_", " ")

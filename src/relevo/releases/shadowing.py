@@ -7,13 +7,12 @@ from datetime import datetime
 
 from relevo.platform.clock import EventClock, utc_now
 from relevo.platform.encoding import to_json
-from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.state import State
 from relevo.registry.service import Registry
 from relevo.releases import policy, store
 from relevo.releases.model import ReleaseState, ShadowFigures
 from relevo.releases.policy import Bake
-from relevo.releases.rollout import Rollout, required_version
+from relevo.releases.rollout import Rollout, check_open, required_version
 from relevo.releases.service import Releases
 from relevo.serving.model import ShadowCounters
 from relevo.serving.policy import since
@@ -61,8 +60,7 @@ class Shadowing:
     def look(self, release_id: str, began_at: datetime, before: ShadowCounters) -> ShadowLook:
         """Judge the shadow that began at ``began_at`` (event time) with the counters ``before``."""
         release = self._releases.release(release_id)
-        if not release.state.is_open:
-            raise Cancelled(f"Release {release_id} has ended: {release.outcome}")
+        check_open(release)
         declared = self._releases.contract_of(release).release
         assert declared.shadow is not None
         version = required_version(release)

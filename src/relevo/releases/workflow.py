@@ -21,6 +21,7 @@ from relevo.imports.service import Imports
 from relevo.platform.encoding import parse
 from relevo.platform.recorded_errors import Cancelled
 from relevo.platform.workflows import Workflows
+from relevo.releases.canary import CanarySteps
 from relevo.releases.load_testing import LoadTesting
 from relevo.releases.model import Evaluation, Evidence, LoadFigures, Release, ReleaseState
 from relevo.releases.policy import ApprovalCount, Bake, BakeVerdict
@@ -53,6 +54,7 @@ class Deliver:
         releases: Releases,
         load_testing: LoadTesting,
         shadowing: Shadowing,
+        canary: CanarySteps,
         training: Training,
         imports: Imports,
         contracts: ContractService,
@@ -63,6 +65,7 @@ class Deliver:
         self._releases = releases
         self._load_testing = load_testing
         self._shadowing = shadowing
+        self._canary = canary
         self._training = training
         self._imports = imports
         self._contracts = contracts
@@ -202,10 +205,10 @@ class Deliver:
     async def _bake(self, release_id: str, percent: int) -> str | None:
         """One canary step; gives what broke, if anything did."""
         flow = self._workflows
-        began = await flow.step(self._releases.shift, release_id, percent, name=f"canary {percent} %")
+        began = await flow.step(self._canary.shift, release_id, percent, name=f"canary {percent} %")
         began_at = datetime.fromisoformat(began["began_at"])
         before = {int(version): parse(Counters, count) for version, count in began["counters"].items()}
-        look = partial(self._releases.look, release_id, began["champion"], began_at, before)
+        look = partial(self._canary.look, release_id, began["champion"], began_at, before)
         verdict = parse(BakeVerdict, await self._judged(look, f"look at {percent} %", f"canary at {percent} %"))
         return verdict.message if verdict.bake is Bake.FAILED else None
 

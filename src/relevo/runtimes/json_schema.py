@@ -33,7 +33,7 @@ _REQUEST_ID: Schema = {
     "type": ["string", "null"],
     "minLength": 1,
     "maxLength": MAX_REQUEST_ID,
-    "description": "The caller's own id of the request: repeated ones are merged in the log.",
+    "description": "The caller's own id of the request, kept in the log beside each of its rows.",
 }
 
 

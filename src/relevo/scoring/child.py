@@ -6,7 +6,6 @@ One chunk at a time is in its memory, beside the model and the rows that feature
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from relevo.contract.model import Source
 from relevo.errors import Conflict
 from relevo.platform.child import serve
 from relevo.platform.encoding import parse, to_json
+from relevo.platform.files import sync
 from relevo.registry.bundles import read_manifest
 from relevo.runtimes.columns import open_model
 from relevo.scoring.answering import answers
@@ -97,8 +97,7 @@ class Scorer:
         facts = {PART_FACTS: json.dumps({"run": self._run.id, **to_json(part)})}
         draft = self._folder.draft(chunk.number)
         pl.DataFrame([*kept.get_columns(), *added]).write_parquet(draft, metadata=facts)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
         draft.replace(self._folder.part(chunk.number, self._run.format))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
+from relevo.contract.model import ServingLimits
 from relevo.platform.settings import Settings
 from relevo.runtimes.isolated import ProcessLimits
-from relevo.serving.model import EndpointLimits
 
 #: A process is not ended sooner, however little time a request has: its successor takes some to load the model.
 _SHORTEST_CALL_SECONDS = 2.0
@@ -50,7 +50,7 @@ class Limits:
             process_bytes=settings.gateway_process_bytes or settings.model_bytes,
         )
 
-    def of_endpoint(self, declared: EndpointLimits) -> Limits:
+    def of_endpoint(self, declared: ServingLimits) -> Limits:
         """These limits, but for those that the endpoint declares."""
         return replace(self, **{name: value for name, value in asdict(declared).items() if value is not None})
 

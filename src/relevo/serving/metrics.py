@@ -20,6 +20,8 @@ _EDGES_S = [f"{edge / 1000:g}" for edge in LATENCY_EDGES_MS] + ["+Inf"]
 _ROWS = [*map(str, ROWS_EDGES), "+Inf"]
 _WAITS_S = [f"{edge / 1000:g}" for edge in WAIT_EDGES_MS] + ["+Inf"]
 _ARM = ("endpoint", "version")
+#: An endpoint and a version, and what its share of the traffic came to.
+_Count = tuple[tuple[str, str], Counters]
 
 
 def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> bytes:
@@ -29,12 +31,17 @@ def exposition(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> byte
         reports: The last report of every boot, of the living and the dead: counters are summed over them.
         alive: Those of workers that run: what is loaded now.
     """
+    counts = [
+        ((endpoint, str(version)), counters)
+        for endpoint in sorted({name for one in reports for name in one.counters})
+        for version, counters in sorted(total(reports, endpoint).items())
+    ]
     registry = CollectorRegistry()
     registry.register(
         _Once(
             [
-                *_traffic(reports),
-                *_batches(reports, alive),
+                *_traffic(counts),
+                *_batches(counts, alive),
                 *_shadows(reports),
                 *_shed(reports),
                 *_labels(reports),
@@ -54,12 +61,7 @@ class _Once(Collector):
         return self._metrics
 
 
-def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
-    counts: list[tuple[str, int, Counters]] = [
-        (endpoint, version, counters)
-        for endpoint in sorted({name for one in reports for name in one.counters})
-        for version, counters in sorted(total(reports, endpoint).items())
-    ]
+def _traffic(counts: Sequence[_Count]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "relevo_requests", "Requests of a version's share of the traffic.", labels=(*_ARM, "outcome")
     )
@@ -89,8 +91,7 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     latency = HistogramMetricFamily(
         "relevo_request_duration_seconds", "From the whole body read to the answer ready.", labels=_ARM
     )
-    for endpoint, version, counters in counts:
-        arm = (endpoint, str(version))
+    for arm, counters in counts:
         requests.add_metric((*arm, "ok"), counters.requests - counters.failed)
         requests.add_metric((*arm, "failed"), counters.failed)
         rows.add_metric(arm, counters.rows)
@@ -106,7 +107,7 @@ def _traffic(reports: Sequence[Heartbeat]) -> Iterator[Metric]:
     yield from (requests, rows, refused, addressed, explained, replaced, unlogged, unfilled, unsampled, missed, latency)
 
 
-def _batches(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> Iterator[Metric]:
+def _batches(counts: Sequence[_Count], alive: Sequence[Heartbeat]) -> Iterator[Metric]:
     """How many rows came together: in requests, and in the calls of models that have a process of their own."""
     sizes = HistogramMetricFamily("relevo_request_rows", "Rows of a request.", labels=_ARM)
     batches = HistogramMetricFamily("relevo_batch_rows", "Rows of a call of a model's own process.", labels=_ARM)
@@ -116,13 +117,11 @@ def _batches(reports: Sequence[Heartbeat], alive: Sequence[Heartbeat]) -> Iterat
         labels=_ARM,
     )
     waiting = GaugeMetricFamily("relevo_waiting_rows", "Rows that wait for a model's own process.", labels=_ARM)
-    for endpoint in sorted({name for one in reports for name in one.counters}):
-        for version, counters in sorted(total(reports, endpoint).items()):
-            arm = (endpoint, str(version))
-            sizes.add_metric(arm, _buckets(_ROWS, counters.sizes), counters.rows)
-            if any(counters.batches):
-                batches.add_metric(arm, _buckets(_ROWS, counters.batches), counters.batch_rows)
-                waits.add_metric(arm, _buckets(_WAITS_S, counters.waits), counters.wait_ms_total / 1000)
+    for arm, counters in counts:
+        sizes.add_metric(arm, _buckets(_ROWS, counters.sizes), counters.rows)
+        if any(counters.batches):
+            batches.add_metric(arm, _buckets(_ROWS, counters.batches), counters.batch_rows)
+            waits.add_metric(arm, _buckets(_WAITS_S, counters.waits), counters.wait_ms_total / 1000)
     sums: Counter[tuple[str, int]] = Counter()
     for one in alive:
         for endpoint, versions in one.waiting.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from relevo.contract.model import ServingLimits
 from relevo.runtimes.batches import ROWS_EDGES, WAIT_EDGES_MS
 
 LogMode = Literal["durable", "buffered"]
@@ -19,18 +20,6 @@ LATENCY_EDGES_MS: tuple[float, ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointLimits:
-    """What requests to an endpoint may take in one worker, where that is not as the gateway's settings say."""
-
-    body_bytes: int | None = None
-    rows: int | None = None
-    concurrency: int | None = None
-    timeout_ms: int | None = None
-    queue_ms: int | None = None
-    process_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointSettings:
     """How every gateway worker treats an endpoint's requests, as the contract of the live version says.
 
@@ -41,7 +30,7 @@ class EndpointSettings:
     log_sample: float = 1.0  # share of the answered rows that is logged
     log_when_full: WhenLogFull = "refuse"
     sticky: str | None = None
-    limits: EndpointLimits = EndpointLimits()
+    limits: ServingLimits = field(default_factory=ServingLimits)
 
 
 @dataclass(frozen=True, slots=True)

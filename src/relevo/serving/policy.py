@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from relevo.serving.model import (
     LATENCY_EDGES_MS,
     Arm,
     Counters,
-    EndpointLimits,
     EndpointSettings,
     LabelCounters,
     ShadowArm,
@@ -35,7 +34,7 @@ def settings_of(contract: Contract) -> EndpointSettings:
         log_sample=contract.log.sample,
         log_when_full=contract.log.when_full,
         sticky=contract.release.canary.sticky,
-        limits=EndpointLimits(**asdict(contract.serving.limits)),
+        limits=contract.serving.limits,
     )
 
 
