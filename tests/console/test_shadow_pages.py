@@ -43,7 +43,14 @@ def shadowed(services: Services) -> None:
         difference_total=1197 * 0.0123,
         latency=tuple(latency),
     )
-    beat = Heartbeat(1, os.getpid(), "boot1", utc_now() + timedelta(hours=1), shadows={MODEL: {7: counted}})
+    beat = Heartbeat(
+        1,
+        os.getpid(),
+        "boot1",
+        utc_now() + timedelta(hours=1),
+        loaded={MODEL: {6: "ready"}},
+        shadows={MODEL: {7: counted}},
+    )
     heartbeats.write(services.settings.folder("gateway"), beat)
 
 
@@ -63,6 +70,12 @@ def test_pages_show_what_a_shadow_makes_of_the_traffic(tmp_path: Path) -> None:
                 "Nobody got its answers",
             ):
                 assert part in text, (path, part)
+        overview = " ".join(browser.get(f"/models/{MODEL}").text.split())
+        assert 'versions/6">v6</a> in memory (2 of 2 workers)</li>' in overview
+        assert (
+            'versions/7">v7</a> in memory (1 of 2 workers), out of memory until it is asked (1 of 2 workers)</li>'
+            in overview
+        )
         assert "v6, shadow v7" in browser.get(f"/models/{MODEL}").text
         assert f"copies of {percent(0.5)} to" in browser.get(f"/models/{MODEL}/releases").text
         assert "Nobody got its answers" not in browser.get(f"/models/{MODEL}/versions/6").text

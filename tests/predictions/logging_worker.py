@@ -10,31 +10,36 @@ from relevo.predictions import frames
 from relevo.predictions.ids import Issuer, load_key, new_boot
 from relevo.predictions.segments import SegmentWriter
 
+LAYOUT = frames.layout([("distance", "float")])
+
+
+def record_of(ids: list[str]) -> frames.Record:
+    """An answered request with a row for each id."""
+    return frames.Record(
+        endpoint="e",
+        version=1,
+        logged_at_us=0,
+        asked_at_us=[0] * len(ids),
+        ids=ids,
+        layout=LAYOUT,
+        inputs=[[1.0]] * len(ids),
+        keys=[],
+        predictions=[0.1] * len(ids),
+    )
+
 
 async def main(home: Path, requests: int) -> None:
     (home / "keys").mkdir(parents=True, exist_ok=True)
     boot = new_boot()
     issuer = Issuer(load_key(home / "keys"), 1, boot)
     writer = SegmentWriter(home / "log", "0", boot, durable=True)
-    layout = frames.layout([("distance", "float")])
 
     async def client() -> None:
         nonlocal requests
         while requests != 0:
             requests -= 1
             ids = issuer.issue(0, 2)
-            record = frames.Record(
-                endpoint="e",
-                version=1,
-                logged_at_us=0,
-                asked_at_us=[0, 0],
-                ids=ids,
-                layout=layout,
-                inputs=[[1.0], [2.0]],
-                keys=[],
-                predictions=[0.1, 0.2],
-            )
-            writer.append(frames.encode(record))
+            writer.append(frames.encode(record_of(ids)))
             await writer.durable()
             sys.stdout.write("".join(f"{one}\n" for one in ids))
             sys.stdout.flush()

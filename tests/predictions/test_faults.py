@@ -16,7 +16,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from relevo.errors import Conflict, Unavailable
+from namespaces import IN_A_NAMESPACE
+from relevo.errors import Conflict
 from relevo.platform.settings import Settings
 from relevo.predictions import collector as collecting
 from relevo.predictions import tables
@@ -106,8 +107,8 @@ def test_a_collector_that_is_killed_at_random_moves_everything_once(
         return len(list(settings.root.glob("predictions/*/_delta_log/*.json")))
 
     random.seed(7)
-    for turn in range(5):
-        some = records[turn * 300 : turn * 300 + 300]
+    for turn in range(12):
+        some = records[turn * 125 : turn * 125 + 125]
         asyncio.run(write(some))
         intake.record("e0", 1, [Label(one.ids[0], 1.0, KNOWN_AT) for one in some])
         before = (waiting(), commits())
@@ -170,46 +171,18 @@ def _is_zombie(process: int) -> bool:
         return True
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of 1 MiB")
 def test_a_full_file_system_refuses_requests_and_loses_none_that_it_acknowledged(
-    tmp_path: Path, record: RecordMaker
+    settings: Settings, tmp_path: Path
 ) -> None:
-    home = tmp_path / "small"
-    home.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(home)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("tmpfs cannot be mounted here")
-    try:
-        acknowledged, refused = asyncio.run(_fill(home / "log", record))
-        settings = Settings(home=tmp_path / "home")
-        subprocess.run(["cp", "-r", str(home / "log"), str(settings.folder())], check=True)
-        collector = _drain(settings)
-        assert refused > 0 and len(acknowledged) > 100
-        assert set(acknowledged) <= set(_logged(settings, "flight-delay"))
-        assert collector.progress.damaged_bytes == 0
-    finally:
-        subprocess.run(["umount", str(home)], check=True)
-
-
-async def _fill(log: Path, record: RecordMaker) -> tuple[list[str], int]:
-    """Log until the disk has been full, and was free again; the acknowledged ids, and how many were refused."""
-    writer = SegmentWriter(log, "0", new_boot(), durable=True)
-    acknowledged: list[str] = []
-    refused = 0
-    filler = log / "filler"
-    filler.write_bytes(bytes(300_000))
-    for _ in range(20_000):
-        one = record()
-        try:
-            writer.append(encode(one))
-            await writer.durable()
-            acknowledged += one.ids
-        except Unavailable:
-            refused += 1
-            if refused == 20:
-                filler.unlink()
-        if filler.exists() or len(acknowledged) < 4_000:
-            continue
-        break
-    await writer.close()
-    return acknowledged, refused
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run([*IN_A_NAMESPACE, "4096", str(small), "true"], capture_output=True).returncode != 0:
+        pytest.skip("no user namespace with a tmpfs can be made here")
+    program = [sys.executable, str(WORKER.with_name("filling_worker.py")), str(small), str(settings.folder("log"))]
+    settings.folder("log").rmdir()  # it gets the copy
+    done = subprocess.run([*IN_A_NAMESPACE, "1m", str(small), *program], capture_output=True, text=True, check=True)
+    refused, *acknowledged = done.stdout.split()
+    assert int(refused) > 0 and len(acknowledged) > 100
+    collector = _drain(settings)
+    assert set(acknowledged) <= set(_logged(settings))
+    assert collector.progress.damaged_bytes == 0

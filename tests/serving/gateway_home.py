@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from namespaces import IN_A_NAMESPACE
 from relevo.contract.model import ServingLimits, Task
 from relevo.features.expressions import Transform
 from relevo.features.model import FeatureView
@@ -42,12 +43,6 @@ SIGNATURE = Signature(
     Task.REGRESSION,
     (Column("distance", ColumnType.FLOAT, nullable=False), Column("carrier", ColumnType.TEXT)),
     at="scheduled_at",
-)
-#: Runs what follows the size and the folder with a file system of that size mounted there, for it alone; needs no root.
-IN_A_NAMESPACE = (
-    *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c"),
-    'size=$1 folder=$2; shift 2; mount -t tmpfs -o "size=$size" tmpfs "$folder" && exec "$@"',
-    "sh",
 )
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
 

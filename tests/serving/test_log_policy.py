@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_home import ENDPOINT, IN_A_NAMESPACE, Home
+from gateway_home import ENDPOINT, Home
 
+from namespaces import IN_A_NAMESPACE
 from relevo.predictions.ids import is_unsampled
 from relevo.serving.model import LogLosses, LogMode
 

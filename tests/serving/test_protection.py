@@ -156,17 +156,24 @@ def test_a_model_that_leaks_is_replaced_while_every_request_is_answered(home: Ho
         assert home.predict(client, 4.0).json()["predictions"][0] == pytest.approx(8.0, abs=0.01)
 
 
-def test_a_killed_model_is_replaced_while_every_request_is_answered(home: Home) -> None:
+def test_a_killed_model_is_replaced_while_every_request_is_answered_and_others_do_not_wait(home: Home) -> None:
     home.endpoint("buffered", limits=ServingLimits(queue_ms=9_000))
     serve_original(home, awkward_model())
+    home.place(2)
+    home.serving.await_loaded(ENDPOINT, 2, 20)
     worker = home.workers[0]
     killed = only_child(worker)
-    with home.client() as client:
+    meanwhile: list[int] = []
+    with home.client() as client, ThreadPoolExecutor(1) as other:
         assert home.predict(client).status_code == 200
-    with ThreadPoolExecutor(1) as other:
         load = other.submit(under_load, home, lambda: only_child(worker) not in (0, killed), 1.0)
         os.kill(killed, signal.SIGKILL)
+        while not load.done():
+            answer = client.post(INVOCATIONS, json=body(1.0), headers={"x-relevo-version": "2"})
+            meanwhile.append(answer.status_code)
         assert set(load.result()) == {200}
+    assert len(meanwhile) > 20
+    assert set(meanwhile) == {200}
     home.eventually(lambda: home.count(1).replaced == 1)
 
 

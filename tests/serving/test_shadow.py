@@ -52,6 +52,8 @@ def test_a_shadow_is_asked_with_what_was_answered_and_answers_nobody(home: Home)
         assert home.predict(client, "far").status_code == 400
         named = client.post(f"/endpoints/{ENDPOINT}/invocations", json=body(1.0), headers={"x-relevo-version": "1"})
         assert named.status_code == 200
+        route = client.get(f"/endpoints/{ENDPOINT}").json()["route"]
+        assert (route["shadow"], route["arms"]) == ({"version": 2, "share": 1.0}, [{"version": 1, "percent": 100.0}])
         assert {one["version"] for one in answers} == {1}
         home.eventually(lambda: home.shadowed(2).requests == 20)
         metrics = client.get("/metrics").text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -48,6 +50,12 @@ Reader = Annotated[Principal, Depends(requires(Permission.READ))]
 
 #: Windows that a sparkline and the overview show.
 RECENT = 26
+_IN_MEMORY = {
+    "ready": "in memory",
+    "loading": "is being loaded",
+    "resting": "out of memory until it is asked",
+    "failed": "refused",
+}
 
 
 def include_console(app: FastAPI) -> None:
@@ -115,6 +123,7 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
         line=line,
         window=windows[-1] if windows else None,
         traffic=_traffic(services, model),
+        placed={version: _memory(states) for version, states in services.serving.memory(model).items()},
         budgets=services.service_levels.states(model, utc_now()),
         period_days=PERIOD.days,
         shadow_version=shadow,
@@ -177,6 +186,17 @@ def _traffic(services: Services, model: str) -> dict[str, float | None]:
 def _shadow(services: Services, model: str, version: int) -> ShadowFigures:
     """What a version made of copies, as far as the gateway has counted."""
     return shadow_figures(services.serving.shadow_counters(model).get(version, ShadowCounters()))
+
+
+def _memory(states: Sequence[str]) -> str:
+    """What the gateway's workers say of a version, in words."""
+    if not states:
+        return "no gateway worker reports"
+    counts = Counter(state.partition(":")[0] for state in states)
+    every = len(states)
+    return ", ".join(
+        _IN_MEMORY[state] + (f" ({some} of {every} workers)" if every > 1 else "") for state, some in counts.items()
+    )
 
 
 def _spark(services: Services, model: str) -> object:

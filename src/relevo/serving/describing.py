@@ -36,7 +36,7 @@ class Descriptions:
         self._openapi = openapi
 
     async def describe(self, call: Call) -> Reply:
-        """The endpoint's signature, its versions here, its split."""
+        """The endpoint's signature, its versions here, its split and its shadow."""
         endpoint = self._endpoints.find(call.name)
         with contextlib.suppress(Unavailable):  # then its state says so
             await self._invocations.rouse(endpoint)
@@ -72,6 +72,7 @@ class Descriptions:
 def _description(endpoint: LiveEndpoint) -> dict[str, Any]:
     champion = endpoint.champion()
     route = endpoint.route
+    facts = ("revision", "arms", "shadow", "effective_event_at")
     return {
         "endpoint": endpoint.name,
         "log": endpoint.settings.log,
@@ -79,7 +80,5 @@ def _description(endpoint: LiveEndpoint) -> dict[str, Any]:
         "is_replay": endpoint.replayed_at is not None,
         "signature": None if champion is None else to_json(champion.signature),
         "versions": {str(version): state for version, state in sorted(endpoint.states.items())},
-        "route": None
-        if route is None
-        else {"revision": route.revision, "arms": to_json(route.arms), "effective_event_at": route.effective_event_at},
+        "route": None if route is None else {name: to_json(getattr(route, name)) for name in facts},
     }

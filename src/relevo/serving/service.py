@@ -199,6 +199,15 @@ class Serving:
                     versions.setdefault(version, []).append(state)
         return said
 
+    def memory(self, endpoint: str) -> dict[int, list[str]]:
+        """Of each version that is placed, what each live gateway worker says: ready, loading, resting, or failed."""
+        workers = sorted(self.live_workers(), key=lambda one: one.worker)
+        placed = [placement.version for placement in self.placements(endpoint)]
+        # A worker does not go on naming those that rest: there may be thousands.
+        return {
+            version: [one.loaded.get(endpoint, {}).get(version, "resting") for one in workers] for version in placed
+        }
+
     def await_loaded(self, endpoint: str, version: int, timeout: float) -> None:
         """Wait until every live gateway worker has loaded and probed the version, which may rest after that.
 
