@@ -33,7 +33,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 decode_entry = msgspec.msgpack.Decoder(list[list[Any] | None]).decode
 encode_entry = msgspec.msgpack.Encoder().encode
-_integer, _float = Struct("=q").unpack_from, Struct("=d").unpack_from
+_integer = Struct("=q").unpack_from
+
+
+def decoded(value: bytes | None) -> Entry | None:
+    """The entry; None when there is none."""
+    return None if value is None else decode_entry(value)
 
 
 class Older(msgspec.Struct, array_like=True, frozen=True):
@@ -199,7 +204,7 @@ class Reader:
 
     def _with_windows(self, items: Items, at: int, answer: list[Value] | None) -> list[Value]:
         assert self._known is not None
-        known = memoryview(items[self._known]).cast("q")
+        known = _integers(items, self._known)
         end = bisect_right(known, at) - 1
         is_trimmed = items[self._known + 1]
         if end < 0 and not is_trimmed and answer is None:
@@ -236,18 +241,25 @@ def _window(layout: Layout, feature: Feature) -> tuple[Window, Value]:
     count = layout.count_of(feature.column)
 
     def count_rows(items: Items, start: int, end: int) -> int:
-        return int(_between(_integer, items[count], start, end))
+        counts = _integers(items, count)
+        return counts[end] - counts[start] if start >= 0 else counts[end]
 
     if feature.column is None:
         return count_rows, 0
     total = layout.sum_of(feature.column)
 
     def add_up(items: Items, start: int, end: int) -> float:
-        return _between(_float, items[total], start, end) if count_rows(items, start, end) else 0.0
+        if not count_rows(items, start, end):
+            return 0.0
+        sums = _floats(items, total)
+        return sums[end] - sums[start] if start >= 0 else sums[end]
 
     def average(items: Items, start: int, end: int) -> float | None:
         found = count_rows(items, start, end)
-        return _between(_float, items[total], start, end) / found if found else None
+        if not found:
+            return None
+        sums = _floats(items, total)
+        return (sums[end] - sums[start] if start >= 0 else sums[end]) / found
 
     return (average, None) if feature.aggregation is Aggregation.MEAN else (add_up, 0.0)
 
@@ -256,7 +268,7 @@ def _window_of_values(array: int, aggregation: Aggregation) -> tuple[Window, Val
     """As ``_window``, where each row of the window is looked at."""
 
     def numbers(items: Items, start: int, end: int) -> list[float]:
-        return [each for each in memoryview(items[array]).cast("d")[start + 1 : end + 1].tolist() if each == each]
+        return [each for each in _floats(items, array)[start + 1 : end + 1].tolist() if each == each]
 
     def values(items: Items, start: int, end: int) -> list[Value]:
         every = items[array]
@@ -293,9 +305,20 @@ def _deviation(numbers: list[float]) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def _between(item: Callable[[bytes, int], tuple[Any, ...]], prefix: bytes, start: int, end: int) -> Any:
-    """What was added after index ``start`` up to ``end``; -1 stands for the beginning."""
-    return (item(prefix, 8 * end)[0] if end >= 0 else 0) - (item(prefix, 8 * start)[0] if start >= 0 else 0)
+def _integers(items: Items, place: int) -> memoryview[int]:
+    """The array at a place of the items, opened there once for all that ask."""
+    if isinstance(items[place], bytes):
+        items[place] = memoryview(items[place]).cast("q")
+    array: memoryview[int] = items[place]
+    return array
+
+
+def _floats(items: Items, place: int) -> memoryview[float]:
+    """As ``_integers``."""
+    if isinstance(items[place], bytes):
+        items[place] = memoryview(items[place]).cast("d")
+    array: memoryview[float] = items[place]
+    return array
 
 
 def _columns(view: FeatureView, *aggregations: Aggregation) -> tuple[str, ...]:

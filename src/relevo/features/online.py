@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from relevo.errors import Conflict
-from relevo.features.entries import KEPT_BEFORE, Entry, Reader, decode_entry, encode_key
+from relevo.features.entries import KEPT_BEFORE, Entry, Reader, decoded, encode_key
 from relevo.features.model import FeatureView, Value, view_id
 from relevo.features.progress import (
     Progress,
@@ -29,6 +29,7 @@ from relevo.features.progress import (
     record_name,
     time_of,
 )
+from relevo.features.recent import RecentEntries
 from relevo.features.storage import PATIENCE_SECONDS, open_storage
 
 __all__ = ["KEPT_BEFORE", "Found", "OnlineStore", "Progress", "Value"]
@@ -70,6 +71,7 @@ class OnlineStore:
 
     def __init__(self, place: Path | str, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.storage = open_storage(place, patience_seconds)
+        self._recent = RecentEntries(self.storage)
         self._questions: dict[tuple[object, ...], _Question] = {}
 
     def lookup(
@@ -113,7 +115,7 @@ class OnlineStore:
 
     def entries(self, names: Sequence[bytes]) -> list[Entry | None]:
         """Decoded entries by place in ``names``, each a generation and a key."""
-        return list(map(_decoded, self.storage.read(names)))
+        return list(map(decoded, self.storage.read(names)))
 
     def update(
         self, model: str, change: Callable[[Record], Record], entries: Sequence[tuple[bytes, bytes]] = ()
@@ -135,6 +137,7 @@ class OnlineStore:
             after = change(read_record(value))
             encoded = encode_record(after)
             if self.storage.swap(name, value, encoded, entries):
+                self._recent.expire()
                 return after
             value = self.storage.read([name])[0]
             if value == encoded:  # it was swapped, and only the answer was lost
@@ -161,9 +164,9 @@ class OnlineStore:
         keys = question.keys_of_one(row)
         while True:
             names = [generation + key for generation, which in question.entries if (key := keys[which]) is not None]
-            record, *values = self.storage.read([question.record_name, *names])
+            record, entries = self._recent.read(question.record_name, names)
             if question.is_of(record):
-                return question.answer_one(keys, at, values)
+                return question.answer_one(keys, at, entries)
 
     def _question(self, model: str, views: Sequence[FeatureView]) -> _Question:
         # By identity: hashing declarations costs more than a lookup. The question holds the views, so ids stay theirs.
@@ -241,7 +244,7 @@ class _Question:
         columns: list[list[Entry | tuple[()] | None]] = []
         for _, which in self.entries:
             keys = keys_of[which]
-            present = {key: () if key is None else _decoded(next(value)) for key in dict.fromkeys(keys)}
+            present = {key: () if key is None else decoded(next(value)) for key in dict.fromkeys(keys)}
             columns.append([present[key] for key in keys])
         entries_of = zip(*columns, strict=True) if columns else repeat(())
         without_rows: dict[str, list[int]] = {}
@@ -251,10 +254,10 @@ class _Question:
         ]
         return Found(self._names, rows, self._through, without_rows)
 
-    def answer_one(self, keys: Sequence[bytes | None], at: int, values: Iterable[bytes | None]) -> Found:
-        """As ``answer``, for one row: the usual lookup, without what many rows need."""
-        value = iter(values)
-        entries = [() if keys[which] is None else _decoded(next(value)) for _, which in self.entries]
+    def answer_one(self, keys: Sequence[bytes | None], at: int, found: Iterable[Entry | None]) -> Found:
+        """As ``answer``, for one row and decoded entries: the usual lookup, without what many rows need."""
+        entry = iter(found)
+        entries = [() if keys[which] is None else next(entry) for _, which in self.entries]
         without_rows: dict[str, list[int]] = {}
         return Found(self._names, [self._row(0, entries, at, without_rows)], self._through, without_rows)
 
@@ -277,10 +280,6 @@ class _Question:
                 without_rows.setdefault(reader.view.name, []).append(number)
             row += found
         return row
-
-
-def _decoded(value: bytes | None) -> Entry | None:
-    return None if value is None else decode_entry(value)
 
 
 def _microseconds(times: Sequence[datetime]) -> list[int]:

@@ -75,6 +75,9 @@ class RedisStorage:
         found: list[bytes | None] = self._asked(lambda: self._redis.mget(keys))
         return found
 
+    def changes(self) -> None:
+        """See ``Storage``."""
+
     def put(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """See ``Storage``."""
         for start in range(0, len(entries), _PUT_AT_ONCE):

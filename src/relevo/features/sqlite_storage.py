@@ -51,7 +51,15 @@ class SqliteStorage:
             finally:
                 self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise Unavailable(f"The online store {self._path} cannot be read: {error}.") from error
+            raise self._unreadable(error) from error
+
+    def changes(self) -> int:
+        """See ``Storage``."""
+        try:
+            (by_others,) = self._connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+        return int(by_others) + self._connection.total_changes
 
     def put(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """See ``Storage``."""
@@ -101,6 +109,9 @@ class SqliteStorage:
             query = f"SELECT value FROM (VALUES {marks}) LEFT JOIN entries ON name = column1"  # noqa: S608 - marks
         self._selects[count] = query
         return query
+
+    def _unreadable(self, error: sqlite3.Error) -> Unavailable:
+        return Unavailable(f"The online store {self._path} cannot be read: {error}.")
 
     def _replace(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         self._connection.executemany("INSERT OR REPLACE INTO entries (name, value) VALUES (?, ?)", entries)

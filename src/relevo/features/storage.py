@@ -23,6 +23,10 @@ class Storage(Protocol):
         """The values by place in ``names``, all of one moment; None where there is none."""
         ...
 
+    def changes(self) -> int | None:
+        """A number that is another one once somebody has written; None where asking costs what reading costs."""
+        ...
+
     def put(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Keep entries that nobody reads yet. When it fails, any part of them may be there."""
         ...

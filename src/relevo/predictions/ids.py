@@ -102,7 +102,7 @@ class Issuer:
         self._sample = 1.0
         self._head = b""
         self._ahead: list[str] = []
-        self._n_ahead = 1
+        self._n_ahead = 0
 
     def issue(self, event_at_us: int, n: int, sample: float = 1.0) -> list[str]:
         """``n`` new ids for rows asked at ``event_at_us`` (microseconds of event time since 1970).
@@ -115,7 +115,7 @@ class Issuer:
         if n != 1:
             return self._make(n)
         if not self._ahead:
-            self._n_ahead = min(2 * self._n_ahead, _MOST_AHEAD)
+            self._n_ahead = min(2 * self._n_ahead or 1, _MOST_AHEAD)
             self._ahead = self._make(self._n_ahead)
             self._ahead.reverse()
         return [self._ahead.pop()]
@@ -124,7 +124,7 @@ class Issuer:
         kept = min(max(hour, -_LAST_HOUR), _LAST_HOUR)
         self._head = self._endpoint + kept.to_bytes(3, "big", signed=True) + self._boot
         self._hour, self._sample = hour, sample
-        self._ahead, self._n_ahead = [], 1
+        self._ahead, self._n_ahead = [], 0
 
     def _make(self, n: int) -> list[str]:
         head, tagger, sample = self._head, self._tagger, self._sample

@@ -128,11 +128,11 @@ class Inputs:
             LookupFailed: The online store cannot be asked.
         """
         filling = version.filling(request.sent)
-        if not (filling.needs_lookup or filling.needs_computing):
+        if not (filling.views or filling.needs_computing):
             return None
         at = [_EPOCH + timedelta(microseconds=one) for one in asked_us]
         through: datetime | None = None
-        if filling.needs_lookup:
+        if filling.views:
             through = await self._lookups.look_up(len(at), partial(version.look_up, request, at), until)
         if filling.needs_computing:
             if len(at) < ROWS_FOR_A_THREAD:

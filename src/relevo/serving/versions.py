@@ -37,10 +37,15 @@ _KINDS = {
 class Filling:
     """What is to be done for requests that send the same columns.
 
-    ``looked_up`` marks the inputs that the online store gives, as the log keeps it.
+    Attributes:
+        views: What is looked up, in the order of the version's views.
+        fills: From the place of a value among the features of these views to the place of an input.
+        needs_computing: Whether a transform is to be computed.
+        looked_up: Marks the inputs that the online store gives, as the log keeps it.
     """
 
-    needs_lookup: bool
+    views: tuple[FeatureView, ...]
+    fills: tuple[tuple[int, int], ...]
     needs_computing: bool
     looked_up: bytes
 
@@ -128,10 +133,17 @@ class LoadedVersion:
         if known is None:
             if len(self._fillings) >= _MAX_FILLINGS:
                 self._fillings.clear()
-            places = [place for place, name, _ in self._fills if name not in sent]
-            computes = self._transforms is not None and not self._transforms.names <= sent
-            known = self._fillings[sent] = Filling(bool(places), computes, frames.marks(places))
+            known = self._fillings[sent] = self._filling(sent)
         return known
+
+    def _filling(self, sent: frozenset[str]) -> Filling:
+        missing = [(place, name, view) for place, name, view in self._fills if name not in sent]
+        wanted = {view for _, _, view in missing}
+        views = tuple(view for view in self.views if view.name in wanted)
+        names = [feature.name for view in views for feature in view.features]
+        fills = tuple((names.index(name), place) for place, name, _ in missing)
+        computes = self._transforms is not None and not self._transforms.names <= sent
+        return Filling(views, fills, computes, frames.marks([place for place, _, _ in missing]))
 
     def compute(self, decoded: Decoded, at: list[datetime]) -> None:
         """Put the transforms that the caller did not send into the rows of ``decoded``, asked at ``at`` (one a row).
@@ -154,24 +166,21 @@ class LoadedVersion:
         Raises:
             Invalid: A view that is required knows no row of an entity.
         """
-        fills = [(place, name) for place, name, _ in self._fills if name not in decoded.sent]
-        wanted = {view for _, name, view in self._fills if name not in decoded.sent}
-        views = [view for view in self.views if view.name in wanted]
+        filling = self.filling(decoded.sent)
         keys = decoded.keys
         if self._keys:  # entity keys that are inputs stand in the rows alone
             keys = [
                 {**key, **{name: row[place] for name, place in self._keys.items()}}
                 for key, row in zip(decoded.keys, decoded.rows, strict=True)
             ]
-        found = store.find(self.endpoint, views, keys, at)
-        for view in views:
+        found = store.find(self.endpoint, filling.views, keys, at)
+        for view in filling.views if found.without_rows else ():
             if view.required and view.name in found.without_rows:
                 place = found.without_rows[view.name][0]
                 raise _missing(view, place, keys[place], at[place], is_filled=found.materialised_through is not None)
-        pairs = [(place, found.names.index(name)) for place, name in fills]
         for row, values in zip(_to_fill(decoded), found.values, strict=True):
-            for place, index in pairs:
-                row[place] = values[index]
+            for place, to in filling.fills:
+                row[to] = values[place]
         return found.materialised_through
 
     def mark(self, now: float) -> None:
