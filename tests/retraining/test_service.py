@@ -110,6 +110,7 @@ def scene(state: State, tmp_path: Path) -> Iterator[Scene]:
         imports=None,  # type: ignore[arg-type]  # nothing is imported here
         load_testing=None,  # type: ignore[arg-type]  # nor gets as far as that
         shadowing=None,  # type: ignore[arg-type]
+        canary=None,  # type: ignore[arg-type]
         contracts=world.contracts,
         on_withdrawn=lambda model, reason: None,
         on_live=lambda model, release_id: None,

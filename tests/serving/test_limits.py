@@ -131,9 +131,9 @@ def test_a_canary_that_is_too_slow_leaves_the_champion_its_time(home: Home) -> N
     home.route((1, 50), (2, 50))
     home.eventually(lambda: all(one.revisions[ENDPOINT] == 3 for one in home.serving.live_workers()))
     with home.client() as client:
-        answers = [home.predict(client, 3_000.0) for _ in range(2)]
-    assert [(one.status_code, one.json()["version"]) for one in answers] == [(200, 1)] * 2
-    home.eventually(lambda: home.count(2).failed == 1)
+        answers = [home.predict(client, 3_000.0) for _ in range(3)]  # of three in turn each arm gets one or two
+    assert [(one.status_code, one.json()["version"]) for one in answers] == [(200, 1)] * 3
+    home.eventually(lambda: home.count(2).failed in (1, 2))
     assert home.count(1).failed == 0
 
 
