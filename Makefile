@@ -22,7 +22,7 @@ up: environment  ## Start Relevo on the home folder .relevo
 
 test: environment check  ## Everything that must hold
 	tests/prerequisites.sh
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses 2 --dist loadfile
 
 check: environment  ## Format, lint, types, import directions
 	$(RUN) ruff format --check src tests examples bench

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psycopg
 
+from ports import free_port
+
 DEFAULT_URL = os.environ.get("RELEVO_TEST_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/postgres")
-OWN_PORT = 54329
 
 
 @contextmanager
@@ -30,11 +31,12 @@ def postgresql_url() -> Iterator[str]:
     data, programs = folder / "data", _programs()
     run = [*user, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
     subprocess.run(run, check=True, capture_output=True)
-    options = f"-p {OWN_PORT} -k {folder} -c listen_addresses=127.0.0.1"
+    port = free_port()
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
     control = [*user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w"]
     subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True)
     try:
-        yield f"postgresql://postgres@127.0.0.1:{OWN_PORT}/postgres"
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
+
+from ports import free_port
 
 DEFAULT_URL = os.environ.get("RELEVO_TEST_REDIS", "redis://127.0.0.1:6379/0")
 
@@ -33,9 +34,7 @@ class OwnRedis:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="relevo-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> OwnRedis:

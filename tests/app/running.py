@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from ports import free_ports
 from relevo.cli.client import Client, Credentials
 from relevo.contract.upload import read_project
 from relevo.errors import NotFound, Unavailable
@@ -43,13 +44,6 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = PATIENC
             return found
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
 
 
 def is_free(port: int) -> bool:

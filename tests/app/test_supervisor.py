@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from running import MODULES, Relevo, descendants, eventually, free_ports, is_free
+from running import MODULES, Relevo, descendants, eventually, is_free
 
+from ports import free_ports
 from relevo.app.control import build
 from relevo.app.installation import prepare
 from relevo.app.services import compose
