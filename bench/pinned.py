@@ -22,6 +22,7 @@ import psutil
 HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = 0, 1
 START_SECONDS = 120
+FINISH_SECONDS = 0.3
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
 )
@@ -130,11 +131,15 @@ def serving(
 
 @contextlib.contextmanager
 def awake(server: Server) -> Iterator[None]:
-    """A server that was paused, for a while: the others must not take the core, not even by polling."""
+    """A server that was paused, for a while: the others must not take the core, not even by polling.
+
+    It answers what wrk has left behind first: paused within a call, it would take the pause for the call's time.
+    """
     server.resume()
     try:
         yield
     finally:
+        time.sleep(FINISH_SECONDS)
         server.pause()
 
 

@@ -91,6 +91,7 @@ class MlFlow(Peer):
         subprocess.run(
             [str(self.python), "-W", "ignore", str(SERVERS / "mlflow_save.py"), str(folder / "model")],
             env=os.environ | self.variables(served, folder),
+            cwd=folder,  # beside a uv.lock, MLflow would take the project there for the model's own
             check=True,
             capture_output=True,
         )
