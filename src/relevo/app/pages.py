@@ -123,7 +123,7 @@ def show_model(request: Request, model: str, _: Reader) -> HTMLResponse:
         line=line,
         window=windows[-1] if windows else None,
         traffic=_traffic(services, model),
-        placed={version: _memory(states) for version, states in services.serving.memory(model).items()},
+        placed={version: _memory(states) for version, states in services.serving.placed_states(model).items()},
         budgets=services.service_levels.states(model, utc_now()),
         period_days=PERIOD.days,
         shadow_version=shadow,

@@ -17,7 +17,7 @@ from relevo.features.storage import Storage
 MAX_BYTES = 16 << 20
 #: What an entry is counted to take beside its arrays and text: its name, and what Python makes of a few values.
 ENTRY_BYTES = 1_000
-#: How long the storage's number is taken for current: in busy times asking costs as much as half of a lookup. Whoever
+#: How long the storage's number is taken for current: in a busy gateway asking costs two fifths of a lookup. Whoever
 #: has filled features tells it to others later than that.
 CURRENT_SECONDS = 0.001
 

@@ -199,7 +199,7 @@ class Serving:
                     versions.setdefault(version, []).append(state)
         return said
 
-    def memory(self, endpoint: str) -> dict[int, list[str]]:
+    def placed_states(self, endpoint: str) -> dict[int, list[str]]:
         """Of each version that is placed, what each live gateway worker says: ready, loading, resting, or failed."""
         workers = sorted(self.live_workers(), key=lambda one: one.worker)
         placed = [placement.version for placement in self.placements(endpoint)]
